@@ -1,0 +1,4 @@
+.PHONY: infrastructure test run
+
+infrastructure test run:
+	./run $(subst run,up,$@)

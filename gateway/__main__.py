@@ -1,0 +1,81 @@
+"""``python -m gateway``: the service process."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+import structlog
+import uvloop
+from aiohttp import web
+from joserfc.jwk import KeySet
+
+from gateway.app import make_app
+from gateway.dev_tokens import dev_key
+from ledger import db, logs, loops, migrate, settings
+
+log = structlog.get_logger()
+
+# Kubernetes kills after 30 s; aiohttp's own default would still be waiting.
+SHUTDOWN_S = 20
+
+
+async def serve(config: settings.Settings, keys: KeySet) -> int:
+    stop = asyncio.Event()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(one, stop.set)
+    try:
+        connection = await db.connect(config.database_url)
+        try:
+            missing = await migrate.pending(connection)
+            if missing:
+                raise migrate.MigrationError(f"{missing[0]} is not applied; run ./run migrate")
+            await loops.check_partitions(connection, config.partitions)
+        finally:
+            await connection.close()
+    except (migrate.MigrationError, loops.PartitionsChanged) as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return 2
+    except db.UNAVAILABLE as error:
+        # Warm accounts can be served without Postgres; readiness says that it is missing.
+        log.warning("postgres_unavailable", reason=type(error).__name__)
+    runner = web.AppRunner(
+        make_app(config, keys),
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=SHUTDOWN_S,
+        auto_decompress=False,
+    )
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, config.host, config.port, backlog=1024).start()
+        except OSError as error:
+            print(f"gateway: PORT: {config.host}:{config.port}: {error.strerror}", file=sys.stderr)
+            return 2
+        log.info("gateway_started", host=config.host, port=config.port)
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+    log.info("gateway_stopped")
+    return 0
+
+
+def start() -> int:
+    try:
+        config = settings.load()
+        if not config.is_dev:
+            raise settings.SettingError(
+                "BILLING_ENV", "production needs token verification by JWKS, not built yet"
+            )
+        keys = KeySet([dev_key(config.data_dir)])
+    except settings.SettingError as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return 2
+    logs.configure(config.log_level)
+    return uvloop.run(serve(config, keys))
+
+
+if __name__ == "__main__":
+    sys.exit(start())

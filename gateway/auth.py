@@ -1,0 +1,193 @@
+"""Who is calling, and what they may do. Deny by default."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet
+
+from gateway.problems import Kind, Problem
+from ledger import clock
+
+Role = Literal["service", "user", "org_admin", "finance", "admin"]
+
+LEEWAY_S = 30  # clocks of the auth service and ours may differ by this much
+CACHED_S = 60  # a token is verified again after this, so that revocation takes effect
+CACHE_SIZE = 10_000
+_MAX_TOKEN = 8192
+
+
+class Action(enum.Enum):
+    """What a route does, as the role table of the contract names it."""
+
+    RECORD_USAGE = "record, check, reserve usage"
+    READ_USAGE = "read usage, quota"
+    READ_SUBSCRIPTION = "read subscription, invoices"
+
+
+class Reach(enum.IntEnum):
+    """How far a role's right to an action goes."""
+
+    NONE = 0
+    OWN = 1  # the user's own
+    ORGANIZATIONS = 2  # those named in the token
+    ALL = 3
+
+
+_N, _OWN, _ORG, _ALL = Reach.NONE, Reach.OWN, Reach.ORGANIZATIONS, Reach.ALL
+
+RIGHTS: dict[Action, dict[Role, Reach]] = {
+    Action.RECORD_USAGE: {"service": _ORG},
+    Action.READ_USAGE: {
+        "user": _OWN,
+        "org_admin": _ORG,
+        "finance": _ALL,
+        "admin": _ALL,
+        "service": _ORG,
+    },
+    Action.READ_SUBSCRIPTION: {
+        "user": _OWN,
+        "org_admin": _ORG,
+        "finance": _ALL,
+        "admin": _ALL,
+    },
+}
+"""The role table. A role that is not named may not."""
+
+SCOPES: dict[Action, str] = {
+    Action.RECORD_USAGE: "usage:write",
+    Action.READ_USAGE: "usage:read",
+}
+"""What a service token's `scope` must contain besides its role."""
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """The caller: `organizations` are those of the token, `every_organization` its ``*``."""
+
+    subject: str
+    roles: frozenset[str]
+    organizations: frozenset[UUID] = frozenset()
+    every_organization: bool = False
+    scopes: frozenset[str] = frozenset()
+    anonymous: bool = False  # no token, in dev
+
+    @property
+    def user_id(self) -> UUID | None:
+        """The user this principal is, when it is one."""
+        try:
+            return UUID(self.subject)
+        except ValueError:
+            return None
+
+    def reach(self, action: Action) -> Reach:
+        """How far this principal may go. Raises the problem when it may not at all."""
+        rights = RIGHTS[action]
+        best = max((rights.get(role, _N) for role in self.roles), default=_N)  # type: ignore[call-overload]
+        if best is _ORG and self.every_organization:
+            best = _ALL
+        scope = SCOPES.get(action)
+        if "service" in self.roles and scope and scope not in self.scopes:
+            best = max(
+                (rights.get(role, _N) for role in self.roles - {"service"}),  # type: ignore[call-overload]
+                default=_N,
+            )
+        if best is _N:
+            if self.anonymous:
+                raise Problem(Kind.UNAUTHORIZED, "this needs a token: ./run token --role ...")
+            raise Problem(Kind.FORBIDDEN, "your role does not allow this")
+        return Reach(best)
+
+    def acts_for(self, organization_id: UUID) -> bool:
+        return self.every_organization or organization_id in self.organizations
+
+
+DEV_SERVICE = Principal(
+    subject="service-dev",
+    roles=frozenset({"service"}),
+    every_organization=True,
+    scopes=frozenset(SCOPES.values()),
+    anonymous=True,
+)
+"""Who calls without a token in the dev environment, where the spec's curl examples must work."""
+
+
+class Authenticator:
+    """Verifies bearer tokens; remembers the verified ones by their hash for a minute."""
+
+    def __init__(self, keys: KeySet, issuer: str, audience: str, *, anonymous: bool) -> None:
+        self._keys = keys
+        self._anonymous = anonymous
+        self._cache: dict[bytes, tuple[float, Principal]] = {}
+        self._claims = jwt.JWTClaimsRegistry(
+            now=lambda: int(clock.now().timestamp()),
+            leeway=LEEWAY_S,
+            iss={"essential": True, "value": issuer},
+            aud={"essential": True, "value": audience},
+            sub={"essential": True},
+            exp={"essential": True},
+            iat={"essential": True},
+        )
+
+    def principal(self, headers: Mapping[str, str]) -> Principal:
+        """The caller of a request. Raises the 401 problem."""
+        header = headers.get("Authorization")
+        if header is None:
+            if self._anonymous:
+                return DEV_SERVICE
+            raise _unauthorized("a bearer token is needed")
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN:
+            raise _unauthorized("the Authorization header is not a bearer token")
+        try:
+            key = sha256(token.encode("ascii")).digest()
+        except UnicodeEncodeError:
+            raise _unauthorized("the token is not valid") from None
+        now = clock.monotonic()
+        cached = self._cache.get(key)
+        if cached is not None and cached[0] > now:
+            return cached[1]
+        principal, lifetime = self._verify(token)
+        if len(self._cache) >= CACHE_SIZE:
+            self._cache.clear()
+        self._cache[key] = (now + min(CACHED_S, lifetime), principal)
+        return principal
+
+    def _verify(self, token: str) -> tuple[Principal, float]:
+        try:
+            claims = jwt.decode(token, self._keys, algorithms=["ES256"]).claims
+            self._claims.validate(claims)
+            principal = _principal(claims)
+        except (JoseError, ValueError, TypeError, KeyError):
+            raise _unauthorized("the token is not valid or has expired") from None
+        lifetime = claims["exp"] + LEEWAY_S - clock.now().timestamp()
+        return principal, lifetime
+
+
+def _principal(claims: dict[str, Any]) -> Principal:
+    org = claims.get("org")
+    names = org if isinstance(org, list) else [] if org is None else [org]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError("org")
+    roles = claims.get("roles", [])
+    scope = claims.get("scope", "")
+    subject = claims["sub"]
+    if not (isinstance(roles, list) and isinstance(scope, str) and isinstance(subject, str)):
+        raise ValueError("claims")
+    return Principal(
+        subject=subject,
+        roles=frozenset(role for role in roles if isinstance(role, str)),
+        organizations=frozenset(UUID(name) for name in names if name != "*"),
+        every_organization="*" in names,
+        scopes=frozenset(scope.split()),
+    )
+
+
+def _unauthorized(detail: str) -> Problem:
+    return Problem(Kind.UNAUTHORIZED, detail, {"WWW-Authenticate": "Bearer"})

@@ -1,0 +1,182 @@
+"""The commands of `./run` (installed: `billing`). Each imports what it needs when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable, MutableMapping, Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import NamedTuple
+
+from gateway.children import StartError
+from gateway.datadir import DataDir
+from ledger.settings import SettingError
+
+# Test groups that take minutes; they run when they are named.
+LONG_GROUPS = ("chaos",)
+
+
+class Command(NamedTuple):
+    """A subcommand: its one-line help, its work, its options."""
+
+    help: str
+    run: Callable[[argparse.Namespace], int]
+    add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. 0: done, 1: failed, 2: wrong usage or configuration."""
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["up"]
+    try:
+        if words[0] == "test":  # before argparse, which would claim pytest's options
+            return _test(words[1:])
+        args = _parser(words[0]).parse_args(words)
+        return COMMANDS[args.command].run(args)
+    except SettingError as error:
+        return _fail(str(error), 2)
+    except StartError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _fail(line: str, exit_code: int) -> int:
+    print(f"billing: {line}", file=sys.stderr)
+    return exit_code
+
+
+def _parser(chosen: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="./run", description="Without a command: up.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        child = commands.add_parser(name, help=command.help, description=command.help)
+        if name == chosen:  # the others' options would import their modules
+            command.add_arguments(child)
+    return parser
+
+
+def _adopt_running(environ: MutableMapping[str, str]) -> None:
+    """Fills in what is not set from the `./run` that uses this data dir, if one does."""
+    runtime = DataDir(Path(environ.get("BILLING_DATA_DIR", "").strip() or ".data")).running()
+    if runtime is None:
+        return
+    found = {
+        "DATABASE_URL": runtime.database_url,
+        "REDIS_URL": runtime.redis_url,
+        "PORT": None if runtime.port is None else str(runtime.port),
+    }
+    for name, value in found.items():
+        if value and not (environ.get(name) or environ.get(f"{name}_FILE")):
+            environ[name] = value
+
+
+def _up(_: argparse.Namespace) -> int:
+    from gateway import dev
+
+    return asyncio.run(dev.up(os.environ))
+
+
+def _infrastructure(_: argparse.Namespace) -> int:
+    from gateway import dev
+
+    return asyncio.run(dev.infrastructure(os.environ))
+
+
+def _token_arguments(parser: argparse.ArgumentParser) -> None:
+    from gateway import dev_tokens
+
+    parser.add_argument("--role", choices=dev_tokens.ROLES, required=True)
+    parser.add_argument("--user", metavar="U", help="the user it speaks for: a UUID or any name")
+    parser.add_argument(
+        "--org",
+        metavar="O",
+        action="append",
+        default=[],
+        help="an organisation it may act for; repeatable; a service without one acts for all",
+    )
+    parser.add_argument("--scope", metavar="S", help="in place of the role's own scope")
+
+
+def _token(args: argparse.Namespace) -> int:
+    from gateway import dev_tokens
+
+    if args.role == "user" and not args.user:
+        return _fail("token --role user needs --user", 2)
+    data = DataDir(Path(os.environ.get("BILLING_DATA_DIR", "").strip() or ".data"))
+    data.create()
+    key = dev_tokens.dev_key(data.path)
+    token = dev_tokens.mint(
+        key, args.role, user=args.user, organizations=args.org, scope=args.scope
+    )
+    print(token)
+    return 0
+
+
+def _test(words: list[str]) -> int:
+    root = Path(__file__).resolve().parents[1]
+    groups = sorted(path.name for path in root.glob("tests/[a-z]*") if path.is_dir())
+    if not groups:
+        return _fail("the tests come with the source tree, not with the package", 2)
+    named = list(takewhile(groups.__contains__, words))
+    rest = words[len(named) :]
+    if named:
+        chosen = [f"tests/{group}" for group in named]
+    elif not rest or rest[0].startswith("-"):
+        chosen = [f"--ignore=tests/{group}" for group in LONG_GROUPS]
+    elif (root / rest[0].partition("::")[0]).exists():
+        chosen = []
+    else:
+        return _fail(f"no test group {rest[0]}; there are: {', '.join(groups)}", 2)
+    os.chdir(root)
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "pytest", *chosen, *rest])  # noqa: S606
+
+
+def _migrate(_: argparse.Namespace) -> int:
+    from gateway import dev
+    from ledger import settings
+
+    _adopt_running(os.environ)
+    # A migration job is given the database's variables only.
+    given = {name: value for name, value in os.environ.items() if name.startswith("DATABASE_URL")}
+    database_url = settings.load({"REDIS_URL": "redis://unused", **given}).database_url
+    applied = asyncio.run(dev.migrate(database_url))
+    print(f"{applied} migrations applied")
+    return 0
+
+
+def _replay_arguments(parser: argparse.ArgumentParser) -> None:
+    from gateway import replay
+
+    replay.add_arguments(parser)
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from gateway import replay
+
+    _adopt_running(os.environ)
+    return asyncio.run(replay.replay(args))
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from gateway import doctor
+
+    _adopt_running(os.environ)
+    return asyncio.run(doctor.doctor(os.environ))
+
+
+COMMANDS = {
+    "up": Command("start everything; the servers too, unless their URLs are set", _up),
+    "infrastructure": Command("start only Redis and Postgres", _infrastructure),
+    "token": Command("print a token for the dev environment", _token, _token_arguments),
+    "test": Command("run the tests: [GROUP...] [pytest options...]", lambda args: _test([])),
+    "migrate": Command("bring the database to this version", _migrate),
+    "replay": Command("send the rows of a CSV file as usage records", _replay, _replay_arguments),
+    "doctor": Command("check this installation and say what is wrong", _doctor),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

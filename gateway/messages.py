@@ -1,0 +1,273 @@
+"""Request and response types. The OpenAPI document is generated from them."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal, TypeVar
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from gateway.problems import Kind, Problem
+from ledger.domain.plan import Enforcement, Scope
+from ledger.domain.subscription import SubscriptionStatus
+
+BATCH_RECORDS = 1000  # records in one batch request
+
+T = TypeVar("T")
+
+
+class Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A body: unknown fields are errors, so that a misspelt one is not silently ignored."""
+
+
+class Response(msgspec.Struct, kw_only=True):
+    """An answer; quantities are JSON numbers, money is strings."""
+
+
+UserId = Annotated[str, msgspec.Meta(description="UUID of the user", min_length=1, max_length=64)]
+OrganizationId = Annotated[
+    str, msgspec.Meta(description="UUID of the organisation", min_length=1, max_length=64)
+]
+UsageType = Annotated[
+    str, msgspec.Meta(description="Name of a usage type", min_length=1, max_length=50)
+]
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+# Kept raw: a JSON parser would turn it into a float, or into a Decimal that takes minutes.
+Quantity = msgspec.Raw
+
+
+class UsageRequest(Request):
+    """One unit of work to record."""
+
+    user_id: UserId
+    usage_type: UsageType
+    quantity: Quantity
+    organization_id: OrganizationId | UnsetType | None = UNSET
+    metadata: dict[str, str] | UnsetType | None = UNSET
+    idempotency_key: str | UnsetType | None = UNSET
+    occurred_at: Instant | UnsetType | None = UNSET
+
+
+class BatchRequest(Request):
+    records: list[msgspec.Raw]
+
+
+class CheckRequest(Request):
+    """A question: would this quantity be admitted now?"""
+
+    user_id: UserId
+    usage_type: UsageType
+    quantity: Quantity
+    organization_id: OrganizationId | UnsetType | None = UNSET
+
+
+class BoundLimit(Response):
+    """The limit that bound, or the tightest that applies."""
+
+    scope: Scope
+    usage_type: str
+    window: str
+    limit: Decimal
+
+
+class UsageAnswer(Response):
+    usage_id: UUID
+    recorded_at: datetime
+    quota_remaining: Decimal | None
+    quota_exceeded: bool
+
+
+class BatchResult(Response, omit_defaults=True):
+    """The answer to one record of a batch: as `POST /usage` would give it, or a problem."""
+
+    status: int
+    usage_id: UUID | UnsetType = UNSET
+    recorded_at: datetime | UnsetType = UNSET
+    quota_remaining: Decimal | UnsetType | None = UNSET
+    quota_exceeded: bool | UnsetType = UNSET
+    replayed: bool = False
+
+
+class BatchAnswer(Response):
+    results: list[Any]  # BatchResult or ProblemDocument, in the order of the records
+    accepted: int
+    rejected: int
+
+
+class CheckAnswer(Response):
+    allowed: bool
+    quota_remaining: Decimal | None
+    limit: BoundLimit | None
+
+
+class PeriodAnswer(Response):
+    start: datetime
+    end: datetime
+
+
+class QuotaEntry(Response):
+    usage_type: str
+    scope: Scope
+    limit: Decimal | None
+    used: Decimal
+    held: Decimal
+    remaining: Decimal | None
+    overage: Decimal
+    enforcement: Enforcement
+    exceeded: bool
+    resets_at: datetime
+
+
+class QuotaAnswer(Response):
+    user_id: UUID
+    organization_id: UUID | None
+    plan_tier: str
+    period: PeriodAnswer
+    quotas: list[QuotaEntry]
+
+
+class UsageRecordAnswer(Response):
+    usage_id: UUID
+    user_id: UUID
+    organization_id: UUID | None
+    usage_type: str
+    quantity: Decimal
+    recorded_at: datetime
+    occurred_at: datetime
+    billing_period: str
+    subscription_id: UUID | None
+    plan_tier: str
+    plan_version: int
+    used_after: Decimal
+    pool_used_after: Decimal | None
+    quota_remaining: Decimal | None
+    quota_exceeded: bool
+    metadata: dict[str, str] | None
+    idempotency_key: str | None
+    recorded_by: str
+    reversal_of: UUID | None
+
+
+class UsageList(Response):
+    data: list[UsageRecordAnswer]
+    has_more: bool
+
+
+class UsageQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Query parameters of the usage list."""
+
+    user_id: str | None = None
+    organization_id: str | None = None
+    usage_type: UsageType | None = None
+    from_: Instant | None = msgspec.field(default=None, name="from")
+    to: Instant | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 50
+    starting_after: str | None = None
+
+
+class AccountQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Selects the account of a user who belongs to an organisation."""
+
+    organization_id: str | None = None
+
+
+class SubscriptionQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    scope: Scope = "user"
+    organization_id: str | None = None
+
+
+class SubscriptionAnswer(Response):
+    subscription_id: UUID | None
+    user_id: UUID
+    organization_id: UUID | None
+    scope: Scope
+    plan_tier: str
+    plan_version: int
+    status: SubscriptionStatus
+    current_period: PeriodAnswer
+    trial_end: datetime | None
+    cancel_at: datetime | None
+    pending_change: dict[str, Any] | None
+    created_at: datetime | None
+    updated_at: datetime | None
+
+
+class ProblemDocument(Response, omit_defaults=True):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str | None = None
+    limit: BoundLimit | None = None
+    quota_remaining: Decimal | None = None
+    quota_exceeded: bool | None = None
+    outcome: Literal["unknown", "not_recorded"] | None = None
+
+
+encoder = msgspec.json.Encoder(decimal_format="number")
+usage_decoder = msgspec.json.Decoder(UsageRequest)
+batch_decoder = msgspec.json.Decoder(BatchRequest)
+check_decoder = msgspec.json.Decoder(CheckRequest)
+
+# Every string, and whether a colon makes it a key. Strings must be matched whole, or a quote
+# inside one would shift the rest.
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"(\s*:)?')
+
+
+def decode(decoder: msgspec.json.Decoder[T], body: bytes, kind: Kind = Kind.INVALID_REQUEST) -> T:
+    """The typed body, or a problem that names the place but not the value. A key given twice is
+    refused: which of the two was meant, a proxy and we could read differently."""
+    try:
+        value = decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise Problem(kind, _say(str(error))) from None
+    except msgspec.DecodeError:
+        raise Problem(kind, "the body is not valid JSON") from None
+    except RecursionError:
+        raise Problem(kind, "the body is nested too deeply") from None
+    except UnicodeDecodeError:
+        raise Problem(kind, "the body is not UTF-8") from None
+    if sum(map(bool, _STRINGS.findall(body))) != _keys(value):
+        raise Problem(kind, "the body names a field twice")
+    return value
+
+
+def _keys(value: Any) -> int:
+    """How many keys the decoded document has; those inside raw parts are counted there."""
+    if isinstance(value, BatchRequest):
+        raw = sum(sum(map(bool, _STRINGS.findall(bytes(one)))) for one in value.records)
+        return 1 + raw
+    keys = 0
+    for name in value.__struct_fields__:
+        field = getattr(value, name)
+        if field is not UNSET:
+            keys += 1
+            if isinstance(field, dict):
+                keys += len(field)
+            elif isinstance(field, msgspec.Raw):
+                keys += sum(map(bool, _STRINGS.findall(bytes(field))))
+    return keys
+
+
+def query(kind: type[T], params: Any) -> T:
+    """Typed query parameters; one given twice is an error."""
+    found = dict(params)
+    if len(found) != len(params):
+        raise Problem(Kind.INVALID_REQUEST, "a query parameter is given twice")
+    try:
+        return msgspec.convert(found, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise Problem(Kind.INVALID_REQUEST, f"query: {_say(str(error))}") from None
+
+
+def _say(message: str) -> str:
+    """msgspec's message without anything that was sent: unknown field names could be personal."""
+    if "unknown field" in message:
+        return "the body has an unknown field"
+    return re.sub(r"Invalid enum value .*? -", "Invalid value -", message)

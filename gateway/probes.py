@@ -1,0 +1,103 @@
+"""Is it alive, is it ready, and what is wrong: for orchestrators and people."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from gateway import metrics
+from ledger import db, store
+from lua import keys
+from lua.connection import RedisConnection, RedisUnavailable
+
+LAGGING_ENTRIES = 50_000  # about what a ledger drains in two seconds
+POSTGRES_PATIENCE_S = 1.0
+
+
+class Ready(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """`status`: ready, degraded (usage is taken, but something needs care) or unready."""
+
+    status: str
+    redis: str
+    postgres: str
+    ledger_lag: int | None
+    durability: dict[str, str]
+    reasons: list[str] = []
+
+
+class Probes:
+    def __init__(self, redis: RedisConnection, pool: db.Pool, partitions: int) -> None:
+        self._redis = redis
+        self._pool = pool
+        self._partitions = partitions
+
+    async def ready(self) -> Ready:
+        """Unready without Redis; degraded without Postgres, since warm accounts go on."""
+        reasons: list[str] = []
+        unready = False
+        lag: int | None = None
+        durability: dict[str, str] = {}
+        try:
+            lag, vouched = await self._lag()
+            durability = await self._durability()
+            if not vouched:
+                reasons.append("redis has not been vouched for by the ledger yet")
+            unready = not vouched
+        except RedisUnavailable as error:
+            unready = True
+            reasons.append(str(error))
+        postgres = await self._postgres()
+        if postgres != "up":
+            reasons.append("postgres does not answer: only accounts already loaded are served")
+        if lag is not None and lag > LAGGING_ENTRIES:
+            reasons.append("the ledger is behind")
+        problems = _weaknesses(durability)
+        reasons += problems
+        return Ready(
+            status="unready" if unready else "degraded" if reasons else "ready",
+            redis="down" if lag is None else "up",
+            postgres=postgres,
+            ledger_lag=lag,
+            durability=durability,
+            reasons=reasons,
+        )
+
+    async def _lag(self) -> tuple[int, bool]:
+        """Undrained entries, and whether every partition has been vouched for once."""
+        replies = await asyncio.gather(
+            *(
+                self._redis.run("HMGET", keys.meta(one), "epoch", "appended", "drained")
+                for one in range(self._partitions)
+            )
+        )
+        lag = sum(int(appended or 0) - int(drained or 0) for _, appended, drained in replies)
+        metrics.LAG.set(lag)
+        return lag, all(epoch is not None for epoch, _, _ in replies)
+
+    async def _durability(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for name in ("appendonly", "appendfsync", "maxmemory-policy"):
+            reply = await self._redis.run("CONFIG", "GET", name)
+            found |= {reply[i].decode(): reply[i + 1].decode() for i in range(0, len(reply), 2)}
+        return found
+
+    async def _postgres(self) -> str:
+        try:
+            async with asyncio.timeout(POSTGRES_PATIENCE_S):
+                await store.clock_offset(self._pool)
+        except (*db.UNAVAILABLE, db.PostgresError):
+            return "down"
+        return "up"
+
+
+def _weaknesses(durability: dict[str, str]) -> list[str]:
+    """What a crash could cost under this Redis configuration, in words."""
+    found = []
+    if durability.get("appendonly", "yes") != "yes":
+        found.append("redis appendonly is off: a restart of Redis loses undrained usage")
+    elif durability.get("appendfsync", "always") != "always":
+        found.append("redis appendfsync is not always: a power loss may lose the last 2 seconds")
+    if durability.get("maxmemory-policy", "noeviction") != "noeviction":
+        found.append("redis may evict recorded usage: set maxmemory-policy noeviction")
+    return found

@@ -1,0 +1,122 @@
+"""Every route once: how it is reached, what it takes and gives. The application and the OpenAPI
+document are both made from this table."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from gateway import messages
+from gateway.probes import Ready
+
+BASE = "/api/v1/billing"
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    method: str
+    path: str
+    name: str
+    summary: str
+    answers: dict[int, Any]
+    takes: Any = None
+    query: Any = None
+    headers: tuple[str, ...] = ()
+    refuses: tuple[int, ...] = ()  # problems beyond 401, 403, 500 and 503
+    public: bool = False  # needs no token
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="POST",
+        path=f"{BASE}/usage",
+        name="record_usage",
+        summary="Record usage: counted and stored, or refused, in one step",
+        takes=messages.UsageRequest,
+        headers=("Idempotency-Key",),
+        answers={201: messages.UsageAnswer},
+        refuses=(400, 408, 409, 413, 415, 422, 429),
+    ),
+    Route(
+        method="POST",
+        path=f"{BASE}/usage/batch",
+        name="record_usage_batch",
+        summary="Record up to 1000 usages, each decided on its own",
+        takes=messages.BatchRequest,
+        headers=("Idempotency-Key",),
+        answers={200: messages.BatchAnswer},
+        refuses=(400, 408, 413, 415),
+    ),
+    Route(
+        method="GET",
+        path=f"{BASE}/usage",
+        name="list_usage",
+        summary="Recorded usage, newest first",
+        query=messages.UsageQuery,
+        answers={200: messages.UsageList},
+        refuses=(400, 404),
+    ),
+    Route(
+        method="POST",
+        path=f"{BASE}/quota/check",
+        name="check_quota",
+        summary="Would this quantity be admitted now? Writes nothing",
+        takes=messages.CheckRequest,
+        answers={200: messages.CheckAnswer},
+        refuses=(400, 408, 409, 413, 415),
+    ),
+    Route(
+        method="GET",
+        path=f"{BASE}/quota/{{user_id}}",
+        name="read_quota",
+        summary="Every entitlement of a user with what is used of it",
+        query=messages.AccountQuery,
+        answers={200: messages.QuotaAnswer},
+        refuses=(400, 404, 409),
+    ),
+    Route(
+        method="GET",
+        path=f"{BASE}/subscription/{{user_id}}",
+        name="read_subscription",
+        summary="The subscription of a user, or the default tier",
+        query=messages.SubscriptionQuery,
+        answers={200: messages.SubscriptionAnswer},
+        refuses=(400, 404),
+    ),
+    Route(
+        method="GET",
+        path="/livez",
+        name="livez",
+        summary="The process runs",
+        answers={200: None},
+        public=True,
+    ),
+    Route(
+        method="GET",
+        path="/readyz",
+        name="readyz",
+        summary="Usage can be taken; says what is degraded",
+        answers={200: Ready, 503: Ready},
+        public=True,
+    ),
+    Route(
+        method="GET",
+        path="/metrics",
+        name="metrics",
+        summary="Prometheus metrics",
+        answers={200: None},
+        public=True,
+    ),
+    Route(
+        method="GET",
+        path="/openapi.json",
+        name="openapi",
+        summary="This document",
+        answers={200: None},
+        public=True,
+    ),
+)

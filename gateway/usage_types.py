@@ -1,0 +1,38 @@
+"""Usage types and their decimal places, as the gateway remembers them."""
+
+from __future__ import annotations
+
+from gateway.problems import Kind, Problem, unavailable
+from ledger import clock, db, store
+
+# A name that is not known is looked up again at most this often: it may just have been made,
+# but a flood of misspelt names must not reach Postgres.
+REFRESH_S = 5
+
+
+class UsageTypes:
+    """Known types never change and are never removed, so they are kept for ever."""
+
+    def __init__(self, pool: db.Pool) -> None:
+        self._pool = pool
+        self._places: dict[str, int] = {}
+        self._read_at = -REFRESH_S * 1.0
+
+    async def places(self, usage_type: str) -> int:
+        """Decimal places of a usage type. Raises 400 for an unknown one."""
+        known = self._places.get(usage_type)
+        if known is not None:
+            return known
+        if clock.monotonic() - self._read_at >= REFRESH_S or not self._places:
+            self._read_at = clock.monotonic()
+            try:
+                self._places = await store.usage_types(self._pool)
+            except db.UNAVAILABLE:
+                if not self._places:
+                    raise unavailable("usage types cannot be read from Postgres") from None
+        if usage_type not in self._places:
+            raise Problem(
+                Kind.INVALID_USAGE,
+                f"unknown usage_type; known are {', '.join(sorted(self._places))}",
+            )
+        return self._places[usage_type]

@@ -1,0 +1,53 @@
+"""``python -m ledger``: the sidecar process."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+import structlog
+import uvloop
+
+from ledger import db, logs, loops, migrate, settings
+
+log = structlog.get_logger()
+
+
+async def main(config: settings.Settings) -> int:
+    stop = asyncio.Event()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(one, stop.set)
+    try:
+        connection = await db.connect(config.database_url)
+        try:
+            missing = await migrate.pending(connection)
+            if missing:
+                raise migrate.MigrationError(f"{missing[0]} is not applied; run ./run migrate")
+            await loops.check_partitions(connection, config.partitions)
+        finally:
+            await connection.close()
+    except (migrate.MigrationError, loops.PartitionsChanged) as error:
+        print(f"ledger: {error}", file=sys.stderr)
+        return 2
+    except db.UNAVAILABLE as error:
+        print(f"ledger: Postgres does not answer ({type(error).__name__})", file=sys.stderr)
+        return 1
+    log.info("ledger_started", partitions=config.partitions)
+    await loops.drain_for_ever(config, stop)
+    log.info("ledger_stopped")
+    return 0
+
+
+def start() -> int:
+    try:
+        config = settings.load()
+    except settings.SettingError as error:
+        print(f"ledger: {error}", file=sys.stderr)
+        return 2
+    logs.configure(config.log_level)
+    return uvloop.run(main(config))
+
+
+if __name__ == "__main__":
+    sys.exit(start())

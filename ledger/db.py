@@ -1,0 +1,66 @@
+"""Postgres connections: every call has a deadline, numbers are Decimal, JSON stays bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+if TYPE_CHECKING:  # generic in the stubs only
+    Connection = asyncpg.Connection[Any]
+    Pool = asyncpg.Pool[Any]
+else:
+    Connection, Pool = asyncpg.Connection, asyncpg.Pool
+# What a query function needs; a pooled connection is not a Connection to the type checker.
+Executor = Any
+
+COMMAND_TIMEOUT_S = 10  # a frozen Postgres must not hold a request for ever
+CONNECT_TIMEOUT_S = 5
+
+# A session that hangs holding the cursor row of a partition would stop that partition's drain.
+_SESSION = {
+    "application_name": "billing",
+    "idle_in_transaction_session_timeout": "5000",
+    "statement_timeout": "10000",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "timezone": "UTC",
+}
+
+PostgresError = asyncpg.PostgresError
+
+UNAVAILABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.QueryCanceledError,
+)
+"""What a call raises when Postgres is down, starting, stopping, frozen or full."""
+
+
+async def connect(database_url: str) -> Connection:
+    return await asyncpg.connect(
+        database_url,
+        timeout=CONNECT_TIMEOUT_S,
+        command_timeout=COMMAND_TIMEOUT_S,
+        server_settings=_SESSION,
+    )
+
+
+def pool(database_url: str, size: int) -> Pool:
+    """A pool that opens its first connection when first used: the gateway starts without
+    Postgres. To be closed by the caller; ``await`` it or use it as a context manager."""
+    return asyncpg.create_pool(
+        database_url,
+        min_size=0,
+        max_size=size,
+        timeout=CONNECT_TIMEOUT_S,
+        command_timeout=COMMAND_TIMEOUT_S,
+        server_settings=_SESSION,
+    )

@@ -1,0 +1,1 @@
+"""Pure billing rules: no I/O, no clock, nothing of ours imported from outside this package."""

@@ -1,0 +1,79 @@
+"""The plan catalogue's types: what a plan allows (entitlements) and what it charges (prices)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+Scope = Literal["user", "organization"]
+Enforcement = Literal["hard", "soft", "shadow"]
+
+# A decimal in a string, as money and plan numbers travel: exact, never a float, never NaN.
+DecimalText = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,12}(\.[0-9]{1,6})?$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
+
+
+class RateLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """At most `limit` whole quantities of the usage type in any `window_seconds`."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]
+    window_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)]
+
+
+class Rollover(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much unused quota the next period inherits at most."""
+
+    max: DecimalText
+
+
+class Entitlement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a plan allows of one usage type, for each user or for the organisation's pool."""
+
+    usage_type: Name
+    scope: Scope
+    limit: DecimalText | None
+    enforcement: Enforcement
+    rollover: Rollover | None = None
+    rate_limit: RateLimit | None = None
+
+
+class PriceTier(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    up_to: DecimalText | None
+    unit_amount: DecimalText | None = None
+    flat_amount: DecimalText | None = None
+
+
+class UnitPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How measured quantity becomes billable quantity."""
+
+    policy: Literal["exact", "ceil", "cms_8_minute", "cpt_midpoint", "threshold"]
+    size: DecimalText | None = None
+
+
+class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What one usage type costs under a plan."""
+
+    usage_type: Name
+    model: Literal["per_unit", "graduated", "volume", "package", "flat"]
+    unit_amount: DecimalText | None = None
+    package_size: DecimalText | None = None
+    tiers: tuple[PriceTier, ...] | None = None
+    included: DecimalText = "0"
+    minimum_amount: DecimalText | None = None
+    maximum_amount: DecimalText | None = None
+    units: UnitPolicy | None = None
+
+
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One version of a plan; versions are never edited, a change makes a new one."""
+
+    tier: Name
+    name: str
+    currency: Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")]
+    interval: Literal["month", "year"]
+    base_fee: DecimalText
+    trial_days: Annotated[int, msgspec.Meta(ge=0, le=366)]
+    premium: bool
+    entitlements: tuple[Entitlement, ...]
+    prices: tuple[Price, ...]

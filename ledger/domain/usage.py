@@ -1,0 +1,199 @@
+"""A usage event on its way: payload and terms in the stream entry, record in the ledger."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from hashlib import blake2b, sha256
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from ledger.domain.period import Interval, period_at
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+FINGERPRINT_BYTES = 8
+
+
+def at_ms(ms: int) -> datetime:
+    """The instant of integer milliseconds since 1970 (exact: no float on the way)."""
+    return _EPOCH + timedelta(milliseconds=ms)
+
+
+def ms_of(instant: datetime) -> int:
+    return (instant - _EPOCH) // _MILLISECOND
+
+
+class BadEntry(ValueError):
+    """A stream entry that cannot become a row; the message says what is wrong with it."""
+
+
+class Payload(msgspec.Struct, frozen=True, array_like=True):
+    """What the caller said beyond the counted part; scripts pass it on unread."""
+
+    idempotency_key: str | None
+    occurred_at: int | None  # ms
+    metadata: dict[str, str] | None
+    recorded_by: str
+    reversal_of: bytes | None = None
+
+
+class Terms(msgspec.Struct, frozen=True, array_like=True):
+    """Who pays and under which plan, as of the load; travels in every entry so that the drain
+    needs no look-up and a later plan change cannot re-price what was admitted before it."""
+
+    subscription_id: bytes | None
+    plan_tier: str
+    plan_version: int
+    anchor: int  # ordinal of the local date that periods are counted from
+    interval: Interval
+    timezone: str
+
+
+class UsageRecord(msgspec.Struct, frozen=True):
+    """One row to be; quantities in units of the usage type."""
+
+    stream_id: str
+    usage_id: UUID
+    fingerprint: bytes
+    user_id: UUID
+    organization_id: UUID | None
+    usage_type: str
+    units: int
+    recorded_at: int  # ms
+    occurred_at: int  # ms
+    billing_period: date
+    quota_period: int  # ms
+    pool_period: int | None  # ms
+    used_after: int
+    pool_used_after: int | None
+    remaining: int | None
+    exceeded: bool
+    enforced: bool
+    terms: Terms
+    payload: Payload
+
+    @property
+    def counted(self) -> tuple[tuple[str, int], ...]:
+        """The quotas this record was counted against: subject as `usage_totals` names it, and
+        the start of that quota's period."""
+        if self.organization_id is None or self.pool_period is None:
+            return ((f"user:{self.user_id}", self.quota_period),)
+        pool = f"org:{self.organization_id}"
+        return ((f"{pool}:user:{self.user_id}", self.quota_period), (pool, self.pool_period))
+
+
+_payload = msgspec.msgpack.Decoder(Payload)
+_terms = msgspec.msgpack.Decoder(Terms)
+_encode = msgspec.msgpack.Encoder().encode
+_QUOTA = re.compile(
+    rb"(?P<units>-?\d{1,16}) (?P<at>\d{1,16}) (?P<starts>\d{1,16}) (?P<pool_starts>\d{1,16}|-) "
+    rb"(?P<used>-?\d{1,16}) (?P<pool_used>-?\d{1,16}|-) (?P<remaining>\d{1,16}|-) "
+    rb"(?P<exceeded>[01]) (?P<enforced>[01])\Z"
+)
+
+
+def encode_payload(payload: Payload) -> bytes:
+    return _encode(payload)
+
+
+def encode_terms(terms: Terms) -> bytes:
+    return _encode(terms)
+
+
+def fingerprint(
+    who: bytes,
+    usage_type: str,
+    units: int,
+    occurred_at: int | None,
+    metadata: Mapping[str, str] | None,
+) -> bytes:
+    """Tells a retry from another request under the same key: a hash of what the parsed body
+    means, so that key order, white space and 1.0 for 1 do not matter."""
+    said: tuple[Any, ...] = (who, usage_type, units, occurred_at, sorted((metadata or {}).items()))
+    return blake2b(_encode(said), digest_size=FINGERPRINT_BYTES).digest()
+
+
+def parse_entry(stream_id: str, fields: Mapping[str, bytes]) -> UsageRecord:
+    """The record of a usage entry. Raises `BadEntry`."""
+    try:
+        quota = _QUOTA.match(fields["quota"])
+        if quota is None:
+            raise BadEntry("quota field is malformed")
+        who = fields["who"]
+        kind = who[:1]
+        if (kind, len(who)) not in ((b"u", 17), (b"o", 33)):
+            raise BadEntry("who field is malformed")
+        terms = _terms.decode(fields["terms"])
+        payload = _payload.decode(fields["payload"])
+        recorded = int(quota["at"])
+        occurred = payload.occurred_at if payload.occurred_at is not None else recorded
+        return UsageRecord(
+            stream_id=stream_id,
+            usage_id=UUID(bytes=fields["id"]),
+            fingerprint=fields["fingerprint"],
+            user_id=UUID(bytes=who[-16:]),
+            organization_id=UUID(bytes=who[1:17]) if kind == b"o" else None,
+            usage_type=fields["type"].decode(),
+            units=int(quota["units"]),
+            recorded_at=recorded,
+            occurred_at=occurred,
+            billing_period=_billing_period(terms, occurred),
+            quota_period=int(quota["starts"]),
+            pool_period=_optional(quota["pool_starts"]),
+            used_after=int(quota["used"]),
+            pool_used_after=_optional(quota["pool_used"]),
+            remaining=_optional(quota["remaining"]),
+            exceeded=quota["exceeded"] == b"1",
+            enforced=quota["enforced"] == b"1",
+            terms=terms,
+            payload=payload,
+        )
+    except KeyError as missing:
+        raise BadEntry(f"field {missing} is missing") from None
+    except (ValueError, OverflowError, msgspec.MsgspecError) as error:
+        raise BadEntry(str(error)) from error
+
+
+def _optional(text: bytes) -> int | None:
+    return None if text == b"-" else int(text)
+
+
+def _billing_period(terms: Terms, occurred_at: int) -> date:
+    anchor = date.fromordinal(terms.anchor)
+    return period_at(at_ms(occurred_at), anchor, terms.interval, terms.timezone).billing_date
+
+
+def seal(previous: bytes, records: list[UsageRecord]) -> bytes:
+    """The next head of a partition's hash chain: covers what each record says and their order."""
+    digest = sha256(previous)
+    for record in records:
+        digest.update(canonical(record))
+    return digest.digest()
+
+
+def canonical(record: UsageRecord) -> bytes:
+    """The bytes of a record that a seal covers; rebuilt from its row when the chain is verified."""
+    terms = record.terms
+    return _encode(
+        (
+            record.usage_id.bytes,
+            record.user_id.bytes,
+            record.organization_id.bytes if record.organization_id else None,
+            record.usage_type,
+            record.units,
+            record.recorded_at,
+            record.occurred_at,
+            record.billing_period.toordinal(),
+            record.quota_period,
+            record.pool_period,
+            terms.subscription_id,
+            terms.plan_tier,
+            terms.plan_version,
+            record.payload.recorded_by,
+            record.payload.reversal_of,
+        )
+    )

@@ -1,0 +1,31 @@
+-- name: live_subscriptions
+-- The user's own and the organisation's, with the plan version each is on. The newest ended one
+-- is not needed: canceled and expired fall back to the default tier.
+SELECT s.subscription_id, s.user_id, s.organization_id, s.scope, s.plan_tier, s.plan_version,
+       s.version, s.status, s.anchor, s.timezone, s.trial_end, s.cancel_at, s.pending_change,
+       s.created_at, s.updated_at, p."interval", p.entitlements
+FROM subscriptions s
+JOIN billing_plans p ON p.plan_tier = s.plan_tier AND p.version = s.plan_version
+WHERE s.status NOT IN ('canceled', 'expired')
+  AND ((s.scope = 'user' AND s.user_id = $1) OR (s.scope = 'organization' AND s.organization_id = $2));
+
+-- name: organization_of_user
+SELECT organization_id FROM subscriptions
+WHERE scope = 'user' AND user_id = $1 AND status NOT IN ('canceled', 'expired');
+
+-- name: totals
+-- What a quota starts from: recorded units, and open dead letters, which Redis did count.
+SELECT usage_type, SUM(units)::BIGINT AS units FROM (
+    SELECT t.usage_type, t.quantity / u.unit AS units
+    FROM usage_totals t JOIN usage_types u USING (usage_type)
+    WHERE t.subject = $1 AND t.quota_period = $2
+    UNION ALL
+    SELECT usage_type, units FROM dead_letters
+    WHERE status = 'open' AND quota_period = $2 AND usage_type IS NOT NULL
+      AND (subject = $1 OR subject LIKE $1 || ':user:%')
+) counted GROUP BY usage_type;
+
+-- name: terms_version
+-- Ended subscriptions count too: the version of an account's terms must never go back.
+SELECT COALESCE(MAX(version), 0) FROM subscriptions
+WHERE (scope = 'user' AND user_id = $1) OR (scope = 'organization' AND organization_id = $2);

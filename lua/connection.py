@@ -1,0 +1,67 @@
+"""The scripts' connection over redis-py, and what can go wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis import exceptions
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from lua.scripts import NoScript
+
+CONNECT_TIMEOUT_S = 2
+REPLY_TIMEOUT_S = 2
+CONNECTIONS = 64
+
+
+class RedisUnavailable(Exception):
+    """Redis did not answer, or refused to write. `outcome_unknown` when the script may have run
+    all the same: only a retry with the same idempotency key can tell."""
+
+    def __init__(self, reason: str, *, outcome_unknown: bool) -> None:
+        super().__init__(reason)
+        self.outcome_unknown = outcome_unknown
+
+
+class RedisConnection:
+    """Runs scripts on a Redis server. Nothing is retried here: redis-py's own retries have been
+    seen to apply one write three times when replies were lost."""
+
+    def __init__(self, url: str) -> None:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=CONNECTIONS,
+            timeout=REPLY_TIMEOUT_S,
+            protocol=2,  # RESP3 raises on a connection that the server closed while idle
+            socket_timeout=REPLY_TIMEOUT_S,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self.client: Redis = Redis.from_pool(pool)
+
+    async def evalsha(self, sha: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        return await self.run("EVALSHA", sha, len(keys), *keys, *args)
+
+    async def script_load(self, source: str) -> None:
+        await self.run("SCRIPT LOAD", source)
+
+    async def run(self, *command: Any) -> Any:
+        """Sends one command. Raises `RedisUnavailable` or `NoScript`."""
+        try:
+            return await self.client.execute_command(*command)  # type: ignore[no-untyped-call]
+        except exceptions.NoScriptError:
+            raise NoScript from None
+        except exceptions.ResponseError as error:
+            # Every refusal (OOM, MISCONF, READONLY, LOADING) comes before a script's first write.
+            word = str(error).split(" ", 1)[0]
+            raise RedisUnavailable(f"Redis refused: {word}", outcome_unknown=False) from error
+        except (exceptions.RedisError, OSError, TimeoutError) as error:
+            raise RedisUnavailable(
+                f"no answer from Redis ({type(error).__name__})", outcome_unknown=True
+            ) from error
+
+    async def close(self) -> None:
+        await self.client.aclose(close_connection_pool=True)

@@ -1,0 +1,63 @@
+"""Key names. Every key carries the hash tag of its partition, so one script touches one slot."""
+
+from __future__ import annotations
+
+from uuid import UUID
+from zlib import crc32
+
+import msgspec
+
+
+class Account(msgspec.Struct, frozen=True):
+    """Who is charged: a user, or a user within an organisation (whose pool is shared).
+
+    The partition depends on the organisation alone when there is one, so that a pool and all
+    its users' caps are decided in one script.
+    """
+
+    user_id: UUID
+    organization_id: UUID | None = None
+
+    @property
+    def who(self) -> bytes:
+        """The subject whose user cap applies, as stream entries name it."""
+        if self.organization_id is None:
+            return b"u" + self.user_id.bytes
+        return b"o" + self.organization_id.bytes + self.user_id.bytes
+
+    @property
+    def pool(self) -> bytes | None:
+        """The subject of the organisation's pool: a prefix of every member's `who`."""
+        return None if self.organization_id is None else b"o" + self.organization_id.bytes
+
+
+def partition_of(subject: bytes, partitions: int) -> int:
+    """The partition of a subject: of its organisation when it has one."""
+    return crc32(subject[:17]) % partitions
+
+
+def subject_text(subject: bytes) -> str:
+    """A subject in words, as keys and ledger tables name it."""
+    first = UUID(bytes=subject[1:17])
+    if subject[:1] == b"u":
+        return f"user:{first}"
+    if len(subject) == 17:
+        return f"org:{first}"
+    return f"org:{first}:user:{UUID(bytes=subject[17:33])}"
+
+
+def stream(partition: int) -> str:
+    return f"usage:{{p{partition:02d}}}"
+
+
+def meta(partition: int) -> str:
+    return f"meta:{{p{partition:02d}}}"
+
+
+def receipts(partition: int) -> str:
+    """Prefix of the receipt hashes; the scripts add time bucket and shard."""
+    return f"receipt:{{p{partition:02d}}}:"
+
+
+def quota(partition: int, subject: bytes) -> str:
+    return f"quota:{{p{partition:02d}}}:{subject_text(subject)}"

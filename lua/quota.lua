@@ -1,0 +1,20 @@
+--[[
+Reads the quota hashes of one user (and the pool) as they stand, for people to look at.
+
+KEYS[1] meta
+KEYS[2] user_quota
+KEYS[3] pool_quota   absent for a personal account
+
+REPLY fenced, now, missing, user, pool
+missing: 1 user, 2 pool, 3 both; user and pool: field, value, ... of the hash
+]]
+--- @include "fence"
+--- @include "quota"
+
+local meta = fence(KEYS[1])
+if not meta then return { 1, 0, 0, {}, {} } end
+local pooled = KEYS[3] ~= nil
+local missing = (quota(KEYS[2], meta) and 0 or 1) + ((pooled and not quota(KEYS[3], meta)) and 2 or 0)
+if missing > 0 then return { 0, meta.now_ms, missing, {}, {} } end
+return { 0, meta.now_ms, 0, redis.call('HGETALL', KEYS[2]),
+  pooled and redis.call('HGETALL', KEYS[3]) or {} }

@@ -1,0 +1,61 @@
+--[[
+Decides whether this server may be believed, and vouches for it. Run holding the partition's
+cursor row, before that transaction commits: what it wrote for a commit that then failed is
+recognised by `vouched_from` and taken up again.
+
+KEYS[1] stream
+KEYS[2] meta
+
+ARGV[1] row_replid  the server the ledger last believed, empty for a new partition
+ARGV[2] epoch       of the cursor row
+ARGV[3] cursor      last drained id
+ARGV[4] drained     entries drained since the partition began
+ARGV[5] acked       highest id any caller was answered for, 0-0 when not known
+ARGV[6] offset      ms of the test clock
+
+REPLY outcome, epoch, replid, last_id
+outcome: WHOLE 0, LOST 1, SUPERSEDED 2
+]]
+--- @include "server_replid"
+--- @include "stream_id"
+
+local WHOLE, LOST, SUPERSEDED = 0, 1, 2
+
+local stream, key = KEYS[1], KEYS[2]
+local row_replid, epoch, cursor = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+
+local replid = server_replid()
+local last = last_id(stream)
+local raw = redis.call('HMGET', key, 'epoch', 'replid', 'vouched_from')
+local meta_epoch, meta_replid, vouched_from = tonumber(raw[1] or '0'), raw[2], raw[3]
+
+local fresh = not meta_replid and row_replid == '' and cursor == '0-0' and last == '0-0'
+local believed = meta_replid == row_replid or (meta_replid == replid and vouched_from == row_replid)
+if meta_replid and not believed then return { SUPERSEDED, ARGV[2], replid, last } end
+
+local whole = fresh or (meta_replid and not id_less(last, cursor) and not id_less(last, ARGV[5]))
+local now_epoch = math.max(epoch, meta_epoch)
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[6])
+
+if whole then
+  redis.call('HSET', key, 'epoch', string.format('%.0f', now_epoch), 'replid', replid,
+    'vouched_from', row_replid, 'offset', ARGV[6])
+  if fresh then
+    redis.call('HSET', key, 'floor', '0-0', 'bumped_at', '0', 'appended', '0', 'drained', '0')
+  end
+  return { WHOLE, string.format('%.0f', now_epoch), replid, last }
+end
+
+-- History was lost: a new epoch makes every counter of the old one unreadable until it is
+-- rebuilt from the ledger, and the entry in the stream becomes the audit event of the loss.
+now_epoch = now_epoch + 1
+local text = string.format('%.0f', now_epoch)
+local at = id_less(cursor, last) and '*' or id_after(cursor)
+redis.call('XADD', stream, at, 'recovery', text, 'cursor', cursor, 'last', last,
+  'at', string.format('%.0f', now_ms))
+redis.call('DEL', key)
+redis.call('HSET', key, 'epoch', text, 'replid', replid, 'vouched_from', row_replid,
+  'floor', cursor, 'bumped_at', string.format('%.0f', now_ms), 'offset', ARGV[6],
+  'drained', ARGV[4], 'appended', string.format('%.0f', tonumber(ARGV[4]) + redis.call('XLEN', stream)))
+return { LOST, text, replid, last_id(stream) }

@@ -1,0 +1,139 @@
+"""The command line: tokens, test groups, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import re
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+from joserfc import jwt
+
+from gateway.datadir import DataDir, Runtime
+from gateway.dev_tokens import dev_key
+from ledger.domain.ids import dev_uuid
+from tests.dev.processes import call, environment
+
+TEST_USER = str(dev_uuid("test-user"))
+HOSPITAL = str(dev_uuid("hospital"))
+CLINIC = str(dev_uuid("clinic"))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (
+            ["service"],
+            {"sub": "service-dev", "org": "*", "scope": "usage:write usage:read"},
+        ),
+        (
+            ["service", "--org", "hospital", "--scope", "usage:read"],
+            {"sub": "service-dev", "org": HOSPITAL, "scope": "usage:read"},
+        ),
+        (["user", "--user", "test-user"], {"sub": TEST_USER}),
+        (["user", "--user", TEST_USER], {"sub": TEST_USER}),
+        (
+            ["org_admin", "--user", "test-user", "--org", "hospital", "--org", "clinic"],
+            {"sub": TEST_USER, "org": [HOSPITAL, CLINIC]},
+        ),
+        (["finance"], {"sub": "finance-dev"}),
+    ],
+)
+def test_a_token_says_who_and_where(
+    options: list[str], expected: dict[str, object], tmp_path: Path
+) -> None:
+    answer = call("token", "--role", *options, environ=environment(tmp_path))
+    assert answer.returncode == 0, answer.stderr
+    key = dev_key(tmp_path)
+    token = jwt.decode(answer.stdout.strip(), key, algorithms=["ES256"])
+    assert token.header["kid"] == key.thumbprint()
+    assert token.claims.pop("exp") - token.claims.pop("iat") == 12 * 3600
+    fixed = {"iss": "billing-dev", "aud": "billing", "roles": [options[0]]}
+    assert token.claims == fixed | expected
+
+
+def test_the_key_is_made_once_and_is_private(tmp_path: Path) -> None:
+    assert dev_key(tmp_path).thumbprint() == dev_key(tmp_path).thumbprint()
+    (file,) = tmp_path.iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_the_data_folder_is_private(tmp_path: Path) -> None:
+    data = DataDir(tmp_path / "a" / "b")
+    data.create()
+    assert stat.S_IMODE(data.path.stat().st_mode) == 0o700
+
+
+def test_a_second_shell_finds_the_running_servers_while_they_run(tmp_path: Path) -> None:
+    runtime = Runtime(database_url="postgresql://d", redis_url="redis://r", port=8081)
+    data = DataDir(tmp_path)
+    assert data.running() is None
+    with data:
+        data.publish(runtime)
+        assert DataDir(tmp_path).running() == runtime
+    assert data.running() is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        ({"PORT": "0"}, "PORT: must be a whole number from 1 to 65535"),
+        ({"QUOTA_ENFORCEMENT": "maybe"}, "QUOTA_ENFORCEMENT: must be true or false"),
+        ({"REDIS_URL": "http://x"}, "REDIS_URL: is not a Redis URL"),
+        ({"HOST": "0.0.0.0"}, "HOST: must be a loopback address when BILLING_ENV=dev"),
+        ({"BILLING_ENV": "production"}, "DATABASE_URL: is required"),
+    ],
+)
+def test_a_wrong_variable_is_one_line_that_names_it(
+    variables: dict[str, str], line: str, tmp_path: Path
+) -> None:
+    answer = call(environ=environment(tmp_path, **variables))
+    assert answer.returncode == 2
+    assert answer.stderr.startswith(f"billing: {line}")
+    assert answer.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir()), "nothing was started or made"
+
+
+def test_a_taken_port_is_one_line_that_offers_another(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        answer = call("up", environ=environment(tmp_path, PORT=str(port)))
+    assert answer.returncode == 2
+    assert answer.stderr == (
+        f"billing: PORT: {port} is in use; try another one: PORT={port + 1} ./run\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "line"),
+    [
+        (["test", "nonsense"], 2, "billing: no test group nonsense; there are: "),
+        (["token", "--role", "user"], 2, "billing: token --role user needs --user"),
+        (["migrate"], 2, "billing: DATABASE_URL: is required"),
+    ],
+)
+def test_a_wrong_command_is_one_line(
+    words: list[str], exit_code: int, line: str, tmp_path: Path
+) -> None:
+    answer = call(*words, environ=environment(tmp_path))
+    assert answer.returncode == exit_code
+    assert answer.stderr.startswith(line)
+    assert answer.stderr.count("\n") == 1
+
+
+def test_a_database_out_of_reach_is_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    url = f"postgresql://u@127.0.0.1:{port}/d"
+    answer = call("migrate", environ=environment(tmp_path, DATABASE_URL=url))
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("billing: the database cannot be migrated: ")
+    assert answer.stderr.count("\n") == 1
+
+
+def test_help_names_every_command(tmp_path: Path) -> None:
+    answer = call("--help", environ=environment(tmp_path))
+    for name in ("up", "infrastructure", "token", "test", "migrate", "replay", "doctor"):
+        assert re.search(rf"^    {name}\s", answer.stdout, re.MULTILINE)
+    assert answer.returncode == 0
