@@ -15,7 +15,9 @@ MAX_UNITS = 2**53 - 1
 
 # Longer tokens cannot be exact within any scale we allow, and would make `int` slow.
 _MAX_TOKEN = 64
-_POWERS: tuple[int, ...] = tuple(10**places for places in range(7))  # a usage type has 0 to 6 decimal places
+_POWERS: tuple[int, ...] = tuple(
+    10**places for places in range(7)
+)  # a usage type has 0 to 6 decimal places
 _NUMBER = re.compile(rb"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]{1,4}))?\Z")
 
 

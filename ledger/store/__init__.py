@@ -1,0 +1,88 @@
+"""One typed function per named query of ``ledger/sql``; nothing else sends SQL to the ledger.
+
+A module here stands beside the ``.sql`` file of its name.
+"""
+
+from ledger.store.catalogue import (
+    PlanVersion,
+    insert_first_plan,
+    insert_usage_type,
+    newest_plan,
+    usage_types,
+)
+from ledger.store.cursor import (
+    Cursor,
+    Lease,
+    advance_cursor,
+    clock_offset,
+    cursor,
+    cursors,
+    ensure_cursors,
+    hold_cursor,
+    lease_cursor,
+    vouch,
+)
+from ledger.store.drain import (
+    KnownKey,
+    add_totals,
+    claim_keys,
+    ensure_usage_month,
+    insert_audit_event,
+    insert_dead_letter,
+    insert_records,
+    insert_refunds,
+    insert_seal,
+    known_keys,
+)
+from ledger.store.queries import QUERIES
+from ledger.store.quota import (
+    Subscription,
+    live_subscriptions,
+    organization_of_user,
+    terms_version,
+    totals,
+)
+from ledger.store.usage import (
+    PastAnswer,
+    answers,
+    list_usage,
+    usage_position,
+)
+
+__all__ = [
+    "QUERIES",
+    "Cursor",
+    "KnownKey",
+    "Lease",
+    "PastAnswer",
+    "PlanVersion",
+    "Subscription",
+    "add_totals",
+    "advance_cursor",
+    "answers",
+    "claim_keys",
+    "clock_offset",
+    "cursor",
+    "cursors",
+    "ensure_cursors",
+    "ensure_usage_month",
+    "hold_cursor",
+    "insert_audit_event",
+    "insert_dead_letter",
+    "insert_first_plan",
+    "insert_records",
+    "insert_refunds",
+    "insert_seal",
+    "insert_usage_type",
+    "known_keys",
+    "lease_cursor",
+    "list_usage",
+    "live_subscriptions",
+    "newest_plan",
+    "organization_of_user",
+    "terms_version",
+    "totals",
+    "usage_position",
+    "usage_types",
+    "vouch",
+]

@@ -1,0 +1,56 @@
+"""The catalogue: usage types and plan versions."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+
+from ledger.db import Executor
+from ledger.domain.period import Interval
+from ledger.domain.plan import Entitlement, Plan
+from ledger.store.queries import QUERIES
+
+entitlements = msgspec.json.Decoder(tuple[Entitlement, ...])
+
+
+class PlanVersion(msgspec.Struct, frozen=True):
+    plan_tier: str
+    version: int
+    interval: Interval
+    entitlements: tuple[Entitlement, ...]
+
+
+async def insert_usage_type(db: Executor, name: str, decimal_places: int, about: str) -> None:
+    await db.execute(QUERIES["insert_usage_type"], name, decimal_places, about)
+
+
+async def insert_first_plan(
+    db: Executor, plan: Plan, base_fee: Decimal, entitlements: str, prices: str
+) -> None:
+    await db.execute(
+        QUERIES["insert_first_plan"],
+        plan.tier,
+        plan.name,
+        plan.currency,
+        plan.interval,
+        base_fee,
+        plan.trial_days,
+        plan.premium,
+        entitlements,
+        prices,
+    )
+
+
+async def usage_types(db: Executor) -> dict[str, int]:
+    """Decimal places of every usage type."""
+    rows = await db.fetch(QUERIES["usage_types"])
+    return {row["usage_type"]: row["decimal_places"] for row in rows}
+
+
+async def newest_plan(db: Executor, tier: str) -> PlanVersion | None:
+    row = await db.fetchrow(QUERIES["newest_plan"], tier)
+    if row is None:
+        return None
+    entitlements = entitlements.decode(row["entitlements"])
+    return PlanVersion(row["plan_tier"], row["version"], row["interval"], entitlements)

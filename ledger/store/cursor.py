@@ -1,0 +1,72 @@
+"""How far each partition has been drained, from which Redis."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ledger.db import Executor
+from ledger.store.queries import QUERIES
+
+
+class Cursor(msgspec.Struct, frozen=True):
+    """How far a partition has been drained, from which server."""
+
+    partition: int
+    epoch: int
+    replid: str
+    last_id: str
+    drained: int
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """A cursor row held by this transaction, with what the drain needs besides."""
+
+    cursor: Cursor
+    audit_head: bytes
+    trim_id: str
+    trim_due: bool
+
+
+async def ensure_cursors(db: Executor, partitions: int) -> int:
+    """Makes the cursor rows of a new database; returns how many partitions it has."""
+    count: int = await db.fetchval(QUERIES["count_cursors"])
+    if count == 0:
+        await db.execute(QUERIES["insert_cursors"], partitions)
+        count = await db.fetchval(QUERIES["count_cursors"])
+    return count
+
+
+async def cursor(db: Executor, partition: int) -> Cursor:
+    return Cursor(**dict(await db.fetchrow(QUERIES["cursor"], partition)))
+
+
+async def cursors(db: Executor) -> list[Cursor]:
+    return [Cursor(**dict(row)) for row in await db.fetch(QUERIES["cursors"])]
+
+
+async def lease_cursor(db: Executor, partition: int, retention_s: int) -> Lease | None:
+    """The row, locked until the transaction ends; None while another worker has it."""
+    row = await db.fetchrow(QUERIES["lease_cursor"], partition, retention_s)
+    if row is None:
+        return None
+    cursor = Cursor(row["partition"], row["epoch"], row["replid"], row["last_id"], row["drained"])
+    return Lease(cursor, row["audit_head"], row["trim_id"], row["trim_due"])
+
+
+async def hold_cursor(db: Executor, partition: int) -> Cursor:
+    """The row, locked until the transaction ends; waits for whoever has it."""
+    return Cursor(**dict(await db.fetchrow(QUERIES["hold_cursor"], partition)))
+
+
+async def vouch(db: Executor, partition: int, epoch: int, replid: str) -> None:
+    await db.execute(QUERIES["vouch"], partition, epoch, replid)
+
+
+async def advance_cursor(
+    db: Executor, partition: int, last_id: str, drained: int, head: bytes, *, new_trim: bool
+) -> None:
+    await db.execute(QUERIES["advance_cursor"], partition, last_id, drained, head, new_trim)
+
+
+async def clock_offset(db: Executor) -> int:
+    return int(await db.fetchval(QUERIES["clock_offset"]))

@@ -1,0 +1,153 @@
+"""What one batch of the drain writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from ledger.db import Executor
+from ledger.domain.usage import UsageRecord, at_ms
+from ledger.store.queries import QUERIES
+
+
+class KnownKey(msgspec.Struct, frozen=True):
+    partition: int
+    stream_id: str
+    fingerprint: bytes
+
+
+async def claim_keys(db: Executor, partition: int, records: Sequence[UsageRecord]) -> set[UUID]:
+    """Ids among these that never counted before; they do now."""
+    rows = await db.fetch(
+        QUERIES["claim_keys"],
+        partition,
+        [record.usage_id for record in records],
+        [record.stream_id for record in records],
+        [at_ms(record.recorded_at) for record in records],
+        [record.fingerprint for record in records],
+    )
+    return {row["usage_id"] for row in rows}
+
+
+async def known_keys(db: Executor, usage_ids: Sequence[UUID]) -> dict[UUID, KnownKey]:
+    rows = await db.fetch(QUERIES["known_keys"], usage_ids)
+    return {
+        row["usage_id"]: KnownKey(row["partition"], row["stream_id"], row["fingerprint"])
+        for row in rows
+    }
+
+
+async def insert_records(
+    db: Executor, partition: int, first_position: int, records: Sequence[UsageRecord]
+) -> int:
+    """Writes the rows; returns how many (fewer means a usage type is unknown)."""
+    columns: list[list[Any]] = [[] for _ in range(24)]
+    for position, record in enumerate(records, start=first_position):
+        terms, payload = record.terms, record.payload
+        row = (
+            record.usage_id,
+            record.user_id,
+            record.organization_id,
+            record.usage_type,
+            record.units,
+            at_ms(record.recorded_at),
+            at_ms(record.occurred_at),
+            record.billing_period,
+            at_ms(record.quota_period),
+            at_ms(record.pool_period) if record.pool_period is not None else None,
+            UUID(bytes=terms.subscription_id) if terms.subscription_id else None,
+            terms.plan_tier,
+            terms.plan_version,
+            record.used_after,
+            record.pool_used_after,
+            record.remaining,
+            record.exceeded,
+            record.enforced,
+            msgspec.json.encode(payload.metadata).decode() if payload.metadata else None,
+            payload.idempotency_key,
+            payload.recorded_by,
+            UUID(bytes=payload.reversal_of) if payload.reversal_of else None,
+            position,
+            record.stream_id,
+        )
+        for column, value in zip(columns, row, strict=True):
+            column.append(value)
+    status: str = await db.execute(QUERIES["insert_records"], partition, *columns)
+    return int(status.rsplit(" ", 1)[1])
+
+
+async def add_totals(db: Executor, totals: Iterable[tuple[str, str, datetime, int, int]]) -> None:
+    """Adds (subject, usage_type, quota_period, units, records) to the running totals."""
+    columns = list(zip(*sorted(totals), strict=True))
+    await db.execute(QUERIES["add_totals"], *(list(column) for column in columns))
+
+
+async def insert_seal(
+    db: Executor, partition: int, first: int, last: int, records: int, previous: bytes, head: bytes
+) -> None:
+    await db.execute(QUERIES["insert_seal"], partition, first, last, records, previous, head)
+
+
+async def insert_refunds(db: Executor, partition: int, records: Sequence[UsageRecord]) -> None:
+    """Units that Redis counted again for these repeats, per subject they were counted against."""
+    rows = [(record, *counted) for record in records for counted in record.counted]
+    await db.execute(
+        QUERIES["insert_refunds"],
+        partition,
+        [record.usage_id for record, _, _ in rows],
+        [subject for _, subject, _ in rows],
+        [record.usage_type for record, _, _ in rows],
+        [at_ms(period) for _, _, period in rows],
+        [record.units for record, _, _ in rows],
+        [record.stream_id for record, _, _ in rows],
+    )
+
+
+async def insert_dead_letter(
+    db: Executor,
+    partition: int,
+    stream_id: str,
+    entry: dict[str, str],
+    reason: str,
+    record: UsageRecord | None = None,
+) -> None:
+    await db.execute(
+        QUERIES["insert_dead_letter"],
+        partition,
+        stream_id,
+        record.counted[0][0] if record else None,
+        record.usage_type if record else None,
+        at_ms(record.quota_period) if record else None,
+        record.units if record else None,
+        msgspec.json.encode(entry).decode(),
+        reason,
+    )
+
+
+async def insert_audit_event(
+    db: Executor,
+    event_type: str,
+    actor: str,
+    details: dict[str, Any],
+    occurred_at: datetime,
+    user_id: UUID | None = None,
+    organization_id: UUID | None = None,
+) -> None:
+    body = msgspec.json.encode(details).decode()
+    await db.execute(
+        QUERIES["insert_audit_event"],
+        event_type,
+        actor,
+        user_id,
+        organization_id,
+        body,
+        occurred_at,
+    )
+
+
+async def ensure_usage_month(db: Executor, month: date) -> None:
+    await db.execute(QUERIES["ensure_usage_month"], month)
