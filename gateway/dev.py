@@ -31,7 +31,7 @@ _READY_POLL_S = 0.05
 _EMBEDDED = {"REDIS_URL": "redis://embedded", "DATABASE_URL": "postgresql://embedded"}
 _GIVEN_BY = ("REDIS_URL", "REDIS_URL_FILE", "DATABASE_URL", "DATABASE_URL_FILE")
 
-_READY = "\nbilling is ready: {url}   (docs {url}/docs, console {url}/console, stop with Ctrl-C)\n"
+_READY = "\nbilling is ready: {url}   (stop it with Ctrl-C)\n"
 _EXAMPLES = """
 Record usage:
   curl -X POST {url}/api/v1/billing/usage \\

@@ -1,9 +1,192 @@
-"""``./run doctor``: what is wrong with a set-up, in plain words."""
+"""``./run doctor``: what is wrong with a set-up, in plain words, each with its way out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import AsyncIterator, Mapping
+from typing import Literal
+
+import asyncpg
+import msgspec
+
+from ledger import db, loops, migrate, settings, store
+from ledger.domain.usage import ms_of
+from lua import keys
+from lua.connection import RedisConnection, RedisUnavailable
+
+Level = Literal["ok", "warning", "problem"]
+
+SKEW_WARNING_MS = 2_000  # periods follow Redis time, rows Postgres time: apart, they disagree
+SKEW_PROBLEM_MS = 60_000
+OLDEST_REDIS, OLDEST_POSTGRES = (6, 2), 15
 
 
-async def doctor(environ: Mapping[str, str]) -> int:
-    raise NotImplementedError
+class Finding(msgspec.Struct, frozen=True):
+    """One line of the report."""
+
+    level: Level
+    line: str
+
+
+async def doctor(environ: Mapping[str, str] = os.environ) -> int:
+    """Prints the findings. 0: nothing wrong, 1: a problem, 2: the configuration cannot be read."""
+    try:
+        config = settings.load(environ)
+    except settings.SettingError as error:
+        print(f"problem  {error}")
+        return 2
+    worst = 0
+    async for finding in examine(config):
+        print(f"{finding.level:8} {finding.line}")
+        worst = max(worst, finding.level == "problem")
+    return worst
+
+
+async def examine(config: settings.Settings) -> AsyncIterator[Finding]:
+    """Everything that is checked, in the order in which one mends it."""
+    redis = RedisConnection(config.redis_url)
+    try:
+        redis_ms: int | None = None
+        try:
+            redis_ms = await _redis_time(redis)
+            async for finding in _redis(redis, config):
+                yield finding
+        except RedisUnavailable as error:
+            cause = error.__cause__ or error
+            yield Finding(
+                "problem", f"redis: {error} ({cause}); is REDIS_URL right and Redis running?"
+            )
+        async for finding in _postgres(config, redis, redis_ms):
+            yield finding
+    finally:
+        await redis.close()
+
+
+async def _redis(redis: RedisConnection, config: settings.Settings) -> AsyncIterator[Finding]:
+    info = await _info(redis)
+    version = info.get("valkey_version") or info.get("redis_version", "0.0")
+    if tuple(map(int, version.split(".")[:2])) < OLDEST_REDIS:
+        yield Finding("problem", f"redis: version {version} is too old; 6.2 or newer is needed")
+    else:
+        yield Finding("ok", f"redis: answers, version {version}")
+    if info.get("role") != "master":
+        yield Finding("problem", "redis: REDIS_URL is a replica; point it at the primary")
+    policy = await _setting(redis, "maxmemory-policy")
+    if policy not in ("noeviction", ""):
+        yield Finding(
+            "problem",
+            f"redis: maxmemory-policy {policy} may evict recorded usage; "
+            "CONFIG SET maxmemory-policy noeviction",
+        )
+    if await _setting(redis, "appendonly") == "no":
+        yield Finding(
+            "problem",
+            "redis: appendonly is off, a restart loses undrained usage; CONFIG SET appendonly yes",
+        )
+    elif (fsync := await _setting(redis, "appendfsync")) not in ("always", ""):
+        level: Level = "warning" if config.durability == "dev-fast" else "problem"
+        yield Finding(
+            level,
+            f"redis: appendfsync {fsync} may lose the last seconds on power loss; "
+            "CONFIG SET appendfsync always",
+        )
+
+
+async def _postgres(
+    config: settings.Settings, redis: RedisConnection, redis_ms: int | None
+) -> AsyncIterator[Finding]:
+    try:
+        connection = await db.connect(config.database_url)
+    except asyncpg.InvalidPasswordError:
+        yield Finding("problem", "postgres: refuses user or password of DATABASE_URL")
+        return
+    except asyncpg.InvalidCatalogNameError:
+        yield Finding("problem", "postgres: the database named in DATABASE_URL does not exist")
+        return
+    except (*db.UNAVAILABLE, db.PostgresError, ValueError) as error:
+        yield Finding(
+            "problem",
+            f"postgres: no connection ({type(error).__name__}); is DATABASE_URL right and "
+            "Postgres running?",
+        )
+        return
+    try:
+        major = connection.get_server_version().major
+        if major < OLDEST_POSTGRES:
+            yield Finding("problem", f"postgres: version {major} is too old; 15 or newer is needed")
+        else:
+            yield Finding("ok", f"postgres: answers, version {major}")
+        missing = await migrate.pending(connection)
+        if missing:
+            yield Finding("problem", f"postgres: {missing[0]} is not applied; ./run migrate")
+            return
+        yield Finding("ok", "postgres: every migration is applied")
+        async for finding in _together(config, connection, redis, redis_ms):
+            yield finding
+    except migrate.MigrationError as error:
+        yield Finding("problem", f"postgres: {error}")
+    finally:
+        await connection.close()
+
+
+async def _together(
+    config: settings.Settings,
+    connection: db.Connection,
+    redis: RedisConnection,
+    redis_ms: int | None,
+) -> AsyncIterator[Finding]:
+    """What only shows when both are looked at."""
+    try:
+        await loops.check_partitions(connection, config.partitions)
+    except loops.PartitionsChanged as error:
+        yield Finding("problem", str(error))
+        return
+    if await store.newest_plan(connection, config.default_tier) is None:
+        yield Finding("problem", "BILLING_TIER_DEFAULT: names a plan that is not in the catalogue")
+    if redis_ms is None:
+        return
+    skew = abs(redis_ms - ms_of(await connection.fetchval("SELECT clock_timestamp()")))
+    if skew > SKEW_WARNING_MS:
+        level: Level = "problem" if skew > SKEW_PROBLEM_MS else "warning"
+        yield Finding(level, f"clocks: Redis and Postgres are {skew // 1000} s apart; check NTP")
+    else:
+        yield Finding("ok", "clocks: Redis and Postgres agree")
+    async for finding in _partitions(connection, redis):
+        yield finding
+
+
+async def _partitions(connection: db.Connection, redis: RedisConnection) -> AsyncIterator[Finding]:
+    lag, foreign = 0, []
+    for row in await store.cursors(connection):
+        replid, appended, drained = await redis.run(
+            "HMGET", keys.meta(row.partition), "replid", "appended", "drained"
+        )
+        lag += int(appended or 0) - int(drained or 0)
+        if replid is not None and replid.decode() != row.replid:
+            foreign.append(str(row.partition))
+    if foreign:
+        yield Finding(
+            "problem",
+            f"redis: partitions {', '.join(foreign)} hold a history that this database does not "
+            "know; are REDIS_URL and DATABASE_URL of the same installation?",
+        )
+    yield Finding("ok", f"ledger: {lag} entries wait to be drained")
+
+
+async def _redis_time(redis: RedisConnection) -> int:
+    seconds, micros = await redis.run("TIME")
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+async def _info(redis: RedisConnection) -> dict[str, str]:
+    reply = await redis.run("INFO")  # redis-py has parsed it
+    return {str(name): str(value) for name, value in reply.items()}
+
+
+async def _setting(redis: RedisConnection, name: str) -> str:
+    """A Redis setting; empty where the server does not let us ask (managed services)."""
+    try:
+        reply = await redis.run("CONFIG", "GET", name)
+    except RedisUnavailable:
+        return ""
+    return reply[1].decode() if reply else ""

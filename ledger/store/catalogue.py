@@ -52,5 +52,6 @@ async def newest_plan(db: Executor, tier: str) -> PlanVersion | None:
     row = await db.fetchrow(QUERIES["newest_plan"], tier)
     if row is None:
         return None
-    entitlements = entitlements.decode(row["entitlements"])
-    return PlanVersion(row["plan_tier"], row["version"], row["interval"], entitlements)
+    return PlanVersion(
+        row["plan_tier"], row["version"], row["interval"], entitlements.decode(row["entitlements"])
+    )

@@ -1,4 +1,4 @@
-"""The named queries of ``ledger/sql``, by name; a test prepares each against the migrated schema."""
+"""The queries of ``ledger/sql`` by name; a test prepares each against the migrated schema."""
 
 from __future__ import annotations
 

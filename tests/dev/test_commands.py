@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from joserfc import jwt
 
+from gateway import cli
 from gateway.datadir import DataDir, Runtime
 from gateway.dev_tokens import dev_key
 from ledger.domain.ids import dev_uuid
@@ -41,12 +42,16 @@ CLINIC = str(dev_uuid("clinic"))
     ],
 )
 def test_a_token_says_who_and_where(
-    options: list[str], expected: dict[str, object], tmp_path: Path
+    options: list[str],
+    expected: dict[str, object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    answer = call("token", "--role", *options, environ=environment(tmp_path))
-    assert answer.returncode == 0, answer.stderr
+    monkeypatch.setenv("BILLING_DATA_DIR", str(tmp_path))
+    assert cli.main(["token", "--role", *options]) == 0
     key = dev_key(tmp_path)
-    token = jwt.decode(answer.stdout.strip(), key, algorithms=["ES256"])
+    token = jwt.decode(capsys.readouterr().out.strip(), key, algorithms=["ES256"])
     assert token.header["kid"] == key.thumbprint()
     assert token.claims.pop("exp") - token.claims.pop("iat") == 12 * 3600
     fixed = {"iss": "billing-dev", "aud": "billing", "roles": [options[0]]}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import socket
 import stat
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -122,14 +122,12 @@ async def test_a_process_id_left_behind_by_a_killed_postgres_does_not_stop_the_n
         lines = left_behind.read_text().splitlines()
         server.kill()
         await server.wait()
-        stranger = await asyncio.create_subprocess_exec(
-            "cat", stdin=asyncio.subprocess.PIPE, user=left_behind.stat().st_uid
-        )
-        left_behind.write_text("\n".join([str(stranger.pid), *lines[1:]]))
-        await server.start()
-        assert await _query(server, "SELECT 1") == 1
-        stranger.kill()
-        await stranger.wait()
+        owner = left_behind.stat().st_uid
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE, user=owner) as stranger:  # noqa: ASYNC220
+            left_behind.write_text("\n".join([str(stranger.pid), *lines[1:]]))
+            await server.start()
+            assert await _query(server, "SELECT 1") == 1
+            stranger.kill()
 
 
 async def test_a_half_made_database_is_made_again(tmp_path: Path) -> None:
