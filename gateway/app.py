@@ -59,7 +59,7 @@ def make_app(settings: Settings, keys: KeySet) -> web.Application:
     api = _Api(
         Authenticator(
             keys,
-            DEV_ISSUER if settings.is_dev else settings.auth_issuer or "",
+            DEV_ISSUER,
             settings.auth_audience,
             anonymous=settings.is_dev,
         ),

@@ -1,0 +1,97 @@
+"""Every command and statement in the documents is run as printed, against a running service."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gateway import cli
+from ledger import settings
+from tests.conftest import Service
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
+CURLS = [
+    (path.name, block)
+    for path in DOCUMENTS
+    for fence in re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL)
+    for block in re.split(r"\n(?=curl)", fence.strip())
+    if block.startswith("curl")
+]
+QUERIES = [
+    (path.name, query)
+    for path in DOCUMENTS
+    for query in re.findall(r"```sql\n(.*?)```", path.read_text(), re.DOTALL)
+]
+
+
+@pytest.mark.parametrize(("document", "command"), CURLS)
+async def test_a_curl_in_the_documents_works_as_printed(
+    service: Service, document: str, command: str
+) -> None:
+    here = command.replace("http://localhost:8081", service.url)
+    assert here != command
+    process = await asyncio.create_subprocess_shell(
+        f"{here} --silent --fail-with-body", stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await process.communicate()
+    assert process.returncode == 0, said
+    answer = msgspec.json.decode(said)
+    assert {"usage_id", "quotas", "data"} & set(answer)
+
+
+@pytest.mark.parametrize(("document", "query"), QUERIES)
+async def test_a_query_in_the_documents_runs_and_shows_the_usage(
+    service: Service, document: str, query: str
+) -> None:
+    body = {"user_id": "a", "organization_id": "b", "usage_type": "api_calls", "quantity": 3}
+    await service.post("/usage", body)
+    await service.drained()
+    rows = await service.sql.fetch(query)
+    assert [row["quantity"] for row in rows] == [3]
+
+
+def test_the_first_answer_in_the_readme_has_the_fields_of_the_real_one() -> None:
+    [printed] = re.findall(r"```json\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert list(msgspec.json.decode(printed)) == [
+        "usage_id",
+        "recorded_at",
+        "quota_remaining",
+        "quota_exceeded",
+    ]
+
+
+def test_every_command_named_in_the_documents_exists() -> None:
+    named = {
+        word for path in DOCUMENTS for word in re.findall(r"\./run ([a-z]+)", path.read_text())
+    }
+    assert named
+    assert named - {"test"} <= set(cli.COMMANDS)
+
+
+def test_every_variable_in_the_documents_is_read_and_every_one_read_is_documented() -> None:
+    source = (ROOT / "ledger" / "settings.py").read_text()
+    read = set(re.findall(r'read\.\w+\([^"]*"([A-Z_]+)"', source))
+    table = (ROOT / "docs" / "configuration.md").read_text()
+    documented = set(re.findall(r"^\| `([A-Z_]+)`", table, re.MULTILINE))
+    assert read == documented
+    assert settings.SettingError("PORT", "x").variable in documented
+
+
+def test_every_link_in_the_documents_leads_to_a_file() -> None:
+    for path in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
+            if "://" not in target:
+                assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_every_file_named_in_the_documents_exists() -> None:
+    for path in DOCUMENTS:
+        for target in re.findall(r"`((?:gateway|ledger|lua|tests)/[\w/.]+)`", path.read_text()):
+            assert (ROOT / target).exists(), f"{path.name}: {target}"
+    assert os.access(ROOT / "run", os.X_OK)
