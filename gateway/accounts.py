@@ -56,19 +56,29 @@ class Accounts:
         reach = principal.reach(action)
         if organization_id is None:
             organization_id = await self._implied(principal, user_id)
-        foreign = Problem(Kind.NOT_FOUND, "there is no such user")
-        if reach is Reach.OWN and principal.user_id != user_id:
-            if organization_id is not None and principal.acts_for(organization_id):
-                stored = await self.organization_of(user_id)
-                if stored == organization_id:
-                    raise Problem(Kind.FORBIDDEN, "only your own usage may be read")
-            raise foreign
-        if organization_id is not None and reach is not Reach.ALL:
-            if not principal.acts_for(organization_id):
-                raise foreign
-        elif reach is Reach.ORGANIZATIONS and principal.organizations:
-            raise foreign
+        if not await self._may_read(principal, reach, user_id, organization_id):
+            raise Problem(Kind.NOT_FOUND, "there is no such user")
         return Account(user_id, organization_id)
+
+    async def _may_read(
+        self, principal: Principal, reach: Reach, user_id: UUID, organization_id: UUID | None
+    ) -> bool:
+        if reach is Reach.ALL:
+            return True
+        named = organization_id is not None and principal.acts_for(organization_id)
+        if reach is Reach.OWN:
+            if principal.user_id == user_id:
+                return (
+                    organization_id is None
+                    or named
+                    or organization_id == await self.organization_of(user_id)
+                )
+            if named and organization_id == await self.organization_of(user_id):
+                raise Problem(Kind.FORBIDDEN, "only your own may be read")
+            return False
+        # A service whose token names no organisation serves personal accounts, and only those.
+        personal = "service" in principal.roles and not principal.organizations
+        return personal if organization_id is None else named
 
     async def _implied(self, principal: Principal, user_id: UUID) -> UUID | None:
         if len(principal.organizations) == 1 and not principal.every_organization:

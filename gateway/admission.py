@@ -8,12 +8,12 @@ ledger is asked and the event is sent once more.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from uuid import UUID
 
 import msgspec
 
+from gateway.lane import Lane
 from gateway.problems import Kind, Problem, unavailable
 from ledger import db, store
 from ledger.domain.usage import ms_of
@@ -33,9 +33,13 @@ from lua.scripts import (
     Scripts,
 )
 
-CALL_EVENTS = 128  # events in one script call: Redis serves nobody else meanwhile (about 1 ms)
-LANE_EVENTS = 5_000  # waiting for a partition; beyond it an early 503 beats a late answer
+LEDGER_S = 5  # for a load or look-up; a frozen Postgres must not hold callers longer
 ROUNDS = 6  # fence, load, look-up, and again when something changes between
+
+
+Outcomes = Mapping[int, Answer | BaseException]
+Said = dict[int, Event | Answer | Problem]
+"""By the event's place in the request: the event to send again, or what to answer."""
 
 
 class Admission:
@@ -57,49 +61,97 @@ class Admission:
         self._partitions = partitions
         self._enforce = enforce
         self._lanes = [
-            _Lane(scripts, partition, enforce, undrained_cap) for partition in range(partitions)
+            Lane(scripts, partition, enforce, undrained_cap) for partition in range(partitions)
         ]
 
     async def record(self, events: Sequence[Event]) -> list[Answer | Problem]:
         """One answer per event, in order; each is all or nothing on its own. Events of one
         subject are decided in the order given."""
-        answers: list[Answer | Problem | None] = [None] * len(events)
-        asked = list(events)
-        open_ = list(range(len(events)))
+        asked: dict[int, Event] = dict(enumerate(events))
+        answers: dict[int, Answer | Problem] = {}
         for _ in range(ROUNDS):
-            outcomes = await asyncio.gather(
-                *(self._lane(asked[i].who).submit(asked[i]) for i in open_), return_exceptions=True
-            )
-            again = []
-            for i, outcome in zip(open_, outcomes, strict=True):
-                if isinstance(outcome, Answer) and outcome.outcome not in _NEEDS_LEDGER:
-                    answers[i] = outcome
-                elif isinstance(outcome, RedisUnavailable):
-                    answers[i] = _redis(outcome)
-                elif isinstance(outcome, Problem):
-                    answers[i] = outcome
-                elif isinstance(outcome, BaseException) and not isinstance(outcome, Fenced):
-                    raise outcome
-                else:
-                    again.append((i, outcome))
+            outcomes = await self._ask(asked)
+            again: dict[int, Event] = {}
+            for said in await asyncio.gather(
+                self._vouch_for(asked, outcomes),
+                self._load_for(asked, outcomes),
+                self._look_up_for(asked, outcomes),
+            ):
+                for index, one in said.items():
+                    if isinstance(one, Event):
+                        again[index] = one
+                    else:
+                        answers[index] = one
+            for index, outcome in outcomes.items():
+                if index not in again and index not in answers:
+                    answers[index] = _final(outcome)
             if not again:
-                break
-            open_ = []
-            ledger_said = await asyncio.gather(
-                *(self._prepare(asked[i], outcome) for i, outcome in again)
-            )
-            for (i, _), said in zip(again, ledger_said, strict=True):
-                if isinstance(said, Event):
-                    asked[i] = said
-                    open_.append(i)
-                else:
-                    answers[i] = said
+                return [answers[index] for index in range(len(events))]
+            asked = dict(sorted(again.items()))
         moving = unavailable("quotas are changing faster than they can be loaded; nothing recorded")
-        return [moving if answer is None else answer for answer in answers]
+        return [answers.get(index, moving) for index in range(len(events))]
+
+    async def _ask(self, asked: Mapping[int, Event]) -> dict[int, Answer | BaseException]:
+        """What the script says to each event, or the error that kept it from saying it."""
+        futures = [self._lane(event.who).submit(event) for event in asked.values()]
+        said = await asyncio.gather(*futures, return_exceptions=True)
+        return dict(zip(asked, said, strict=True))
+
+    async def _vouch_for(self, asked: Mapping[int, Event], outcomes: Outcomes) -> Said:
+        """Has the servers of fenced partitions vouched for, once each."""
+        fenced = [index for index, outcome in outcomes.items() if isinstance(outcome, Fenced)]
+        return await self._each(
+            fenced, asked, lambda index: self._vouch(self._partition(asked[index].who))
+        )
+
+    async def _load_for(self, asked: Mapping[int, Event], outcomes: Outcomes) -> Said:
+        """Has missing quotas loaded, once per subject."""
+        missing = {i: one for i, one in outcomes.items() if _is(one, Outcome.MISS)}
+
+        async def load(index: int) -> None:
+            who, answer = asked[index].who, missing[index]
+            assert isinstance(answer, Answer)
+            await self._load(self._partition(who), who, Missing(answer.detail), answer.recorded_at)
+
+        return await self._each(list(missing), asked, load)
+
+    async def _each(
+        self,
+        indexes: Sequence[int],
+        asked: Mapping[int, Event],
+        prepare: Callable[[int], Awaitable[None]],
+    ) -> Said:
+        done = await asyncio.gather(*(prepare(i) for i in indexes), return_exceptions=True)
+        said: Said = {}
+        for index, error in zip(indexes, done, strict=True):
+            if error is None:
+                said[index] = asked[index]
+            elif isinstance(error, Problem):
+                said[index] = error
+            else:
+                raise error
+        return said
+
+    async def _look_up_for(self, asked: Mapping[int, Event], outcomes: Outcomes) -> Said:
+        """Keyed events that Redis does not remember and would refuse: recorded before? Asked in
+        one query, because a refused batch would otherwise ask a thousand times."""
+        indexes = [i for i, one in outcomes.items() if _is(one, Outcome.LOOK_UP)]
+        if not indexes:
+            return {}
+        ids = [UUID(bytes=asked[i].usage_id) for i in indexes]
+        try:
+            async with asyncio.timeout(LEDGER_S):
+                found = await store.answers(self._pool, ids)
+        except db.UNAVAILABLE:
+            return {i: _not_looked_up(asked[i]) for i in indexes}
+        return {
+            i: _looked_up(asked[i], found.get(usage_id))
+            for i, usage_id in zip(indexes, ids, strict=True)
+        }
 
     async def check(self, who: bytes, usage_type: str, units: int) -> tuple[int, CheckAnswer]:
         """What recording would answer now, and the service's time (ms)."""
-        pool, partition = _pool_of(who), partition_of(who, self._partitions)
+        pool, partition = _pool_of(who), self._partition(who)
         for _ in range(ROUNDS):
             try:
                 checked = await self._scripts.check(
@@ -117,7 +169,7 @@ class Admission:
 
     async def quota(self, who: bytes) -> QuotaHashes:
         """The quota hashes of a user and its pool, loaded when they are not there."""
-        pool, partition = _pool_of(who), partition_of(who, self._partitions)
+        pool, partition = _pool_of(who), self._partition(who)
         for _ in range(ROUNDS):
             try:
                 hashes = await self._scripts.quota(partition, who, pool)
@@ -131,28 +183,16 @@ class Admission:
             await self._load(partition, who, hashes.missing, hashes.now)
         raise unavailable("the quota is changing faster than it can be loaded")
 
-    def _lane(self, who: bytes) -> _Lane:
-        return self._lanes[partition_of(who, self._partitions)]
+    def _partition(self, who: bytes) -> int:
+        return partition_of(who, self._partitions)
 
-    async def _prepare(
-        self, event: Event, outcome: Answer | BaseException
-    ) -> Event | Answer | Problem:
-        """Asks the ledger for what Redis lacked; the event to send again, or its answer."""
-        partition = partition_of(event.who, self._partitions)
-        try:
-            if not isinstance(outcome, Answer):
-                await self._vouch(partition)
-                return event
-            if outcome.outcome is Outcome.MISS:
-                await self._load(partition, event.who, Missing(outcome.detail), outcome.recorded_at)
-                return event
-            return await self._look_up(event)
-        except Problem as problem:
-            return problem
+    def _lane(self, who: bytes) -> Lane:
+        return self._lanes[self._partition(who)]
 
     async def _vouch(self, partition: int) -> None:
         try:
-            await self._loader.recover(partition, self._lanes[partition].acked)
+            async with asyncio.timeout(LEDGER_S):
+                await self._loader.recover(partition, self._lanes[partition].acked)
         except RedisUnavailable as error:
             raise _redis(error) from None
         except Superseded:
@@ -162,7 +202,8 @@ class Admission:
 
     async def _load(self, partition: int, who: bytes, missing: Missing, now_ms: int) -> None:
         try:
-            await self._loader.load(partition, who, missing, now_ms)
+            async with asyncio.timeout(LEDGER_S):
+                await self._loader.load(partition, who, missing, now_ms)
         except Fenced:
             await self._vouch(partition)
         except OrganizationMismatch:
@@ -180,74 +221,32 @@ class Admission:
                 "this account's quota is not loaded and Postgres does not answer"
             ) from None
 
-    async def _look_up(self, event: Event) -> Event | Answer:
-        """A keyed event that Redis does not remember and would refuse: was it recorded before?"""
-        if event.looked_up is LookedUp.UNREACHABLE:
-            raise unavailable("whether this key was recorded before cannot be known right now")
-        try:
-            found = await store.answers(self._pool, [UUID(bytes=event.usage_id)])
-        except db.UNAVAILABLE:
-            return msgspec.structs.replace(event, looked_up=LookedUp.UNREACHABLE)
-        past = found.get(UUID(bytes=event.usage_id))
-        if past is None:
-            return msgspec.structs.replace(event, looked_up=LookedUp.UNKNOWN)
-        if past.fingerprint != event.fingerprint:
-            return Answer(Outcome.CONFLICT)
-        return Answer(Outcome.REPLAYED, ms_of(past.recorded_at), past.remaining, int(past.exceeded))
+
+def _is(outcome: Answer | BaseException, kind: Outcome) -> bool:
+    return isinstance(outcome, Answer) and outcome.outcome is kind
 
 
-_NEEDS_LEDGER = (Outcome.MISS, Outcome.LOOK_UP)
+def _final(outcome: Answer | BaseException) -> Answer | Problem:
+    """An outcome that the ledger has nothing to add to."""
+    if isinstance(outcome, RedisUnavailable):
+        return _redis(outcome)
+    if isinstance(outcome, Answer | Problem):
+        return outcome
+    raise outcome
 
 
-class _Lane:
-    """Events waiting for one partition; at most one call is under way, the next takes all that
-    came meanwhile. So calls grow with the load instead of their number."""
+def _not_looked_up(event: Event) -> Event | Problem:
+    if event.looked_up is LookedUp.UNREACHABLE:  # the script insists: it must be known
+        return unavailable("whether this key was recorded before cannot be known right now")
+    return msgspec.structs.replace(event, looked_up=LookedUp.UNREACHABLE)
 
-    def __init__(self, scripts: Scripts, partition: int, enforce: bool, cap: int) -> None:
-        self._scripts = scripts
-        self._partition = partition
-        self._enforce = enforce
-        self._cap = cap
-        self._waiting: deque[tuple[Event, asyncio.Future[Answer]]] = deque()
-        self._sender: asyncio.Task[None] | None = None
-        self.acked = "0-0"  # highest stream id this process has answered for
 
-    def submit(self, event: Event) -> asyncio.Future[Answer]:
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        if len(self._waiting) >= LANE_EVENTS:
-            future.set_exception(unavailable("too many requests are waiting for Redis"))
-            return future
-        self._waiting.append((event, future))
-        if self._sender is None:
-            self._sender = asyncio.ensure_future(self._send())
-        return future
-
-    async def _send(self) -> None:
-        try:
-            while self._waiting:
-                await self._send_some()
-        finally:
-            self._sender = None
-
-    async def _send_some(self) -> None:
-        count = min(len(self._waiting), CALL_EVENTS)
-        taken = [self._waiting.popleft() for _ in range(count)]
-        try:
-            recorded = await self._scripts.record(
-                self._partition,
-                [event for event, _ in taken],
-                enforce=self._enforce,
-                cap=self._cap,
-            )
-        except Exception as error:  # whatever it is, it is these callers' and nobody else's
-            for _, future in taken:
-                if not future.done():
-                    future.set_exception(error)
-            return
-        self.acked = recorded.last_id or self.acked
-        for (_, future), answer in zip(taken, recorded.answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
+def _looked_up(event: Event, past: store.PastAnswer | None) -> Event | Answer:
+    if past is None:
+        return msgspec.structs.replace(event, looked_up=LookedUp.UNKNOWN)
+    if past.fingerprint != event.fingerprint:
+        return Answer(Outcome.CONFLICT)
+    return Answer(Outcome.REPLAYED, ms_of(past.recorded_at), past.remaining, int(past.exceeded))
 
 
 def _pool_of(who: bytes) -> bytes | None:

@@ -119,8 +119,9 @@ class _Api:
         )
 
     async def list_usage(self, request: web.Request) -> Response:
+        principal = self._caller(request)
         query = messages.query(messages.UsageQuery, request.query)
-        return _json(await self._usage.listed(self._caller(request), query))
+        return _json(await self._usage.listed(principal, query))
 
     async def check_quota(self, request: web.Request) -> Response:
         principal = self._caller(request)

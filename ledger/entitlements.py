@@ -76,10 +76,15 @@ class Loader:
         flight = self._flights.get(key)
         if flight is None:
             flight = self._flights[key] = asyncio.ensure_future(work)
-            flight.add_done_callback(lambda _: self._flights.pop(key, None))
+            flight.add_done_callback(lambda done: self._landed(key, done))
         else:
             work.close()
         await asyncio.shield(flight)  # one caller going away must not fail the others
+
+    def _landed(self, key: tuple[str, bytes | int], flight: asyncio.Task[None]) -> None:
+        self._flights.pop(key, None)
+        if not flight.cancelled():
+            flight.exception()  # seen, even when every caller has gone away meanwhile
 
     async def _recover(self, partition: int, acked: str) -> None:
         async with self._pool.acquire() as connection:
