@@ -27,7 +27,7 @@ from gateway.usage_types import UsageTypes
 from ledger import clock, db
 from ledger.entitlements import Loader
 from ledger.settings import Settings
-from lua.connection import RedisConnection
+from lua.multiplexer import Multiplexer
 from lua.scripts import Scripts
 
 log = structlog.get_logger()
@@ -42,7 +42,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def make_app(settings: Settings, keys: KeySet) -> web.Application:
     """The application; its servers are reached when first needed."""
-    redis = RedisConnection(settings.redis_url)
+    redis = Multiplexer(settings.redis_url)
     scripts = Scripts(redis)
     pool = db.pool(settings.database_url, POSTGRES_CONNECTIONS)
     loader = Loader(pool, scripts, settings.default_tier)

@@ -9,7 +9,8 @@ import msgspec
 from gateway import metrics
 from ledger import db, store
 from lua import keys
-from lua.connection import RedisConnection, RedisUnavailable
+from lua.connection import RedisUnavailable
+from lua.multiplexer import Multiplexer
 
 LAGGING_ENTRIES = 50_000  # about what a ledger drains in two seconds
 POSTGRES_PATIENCE_S = 1.0
@@ -27,7 +28,7 @@ class Ready(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Probes:
-    def __init__(self, redis: RedisConnection, pool: db.Pool, partitions: int) -> None:
+    def __init__(self, redis: Multiplexer, pool: db.Pool, partitions: int) -> None:
         self._redis = redis
         self._pool = pool
         self._partitions = partitions

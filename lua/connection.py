@@ -55,9 +55,7 @@ class RedisConnection:
         except exceptions.NoScriptError:
             raise NoScript from None
         except exceptions.ResponseError as error:
-            # Every refusal (OOM, MISCONF, READONLY, LOADING) comes before a script's first write.
-            word = str(error).split(" ", 1)[0]
-            raise RedisUnavailable(f"Redis refused: {word}", outcome_unknown=False) from error
+            raise refused(str(error)) from error
         except (exceptions.RedisError, OSError, TimeoutError) as error:
             raise RedisUnavailable(
                 f"no answer from Redis ({type(error).__name__})", outcome_unknown=True
@@ -65,3 +63,12 @@ class RedisConnection:
 
     async def close(self) -> None:
         await self.client.aclose(close_connection_pool=True)
+
+
+def refused(reply: str) -> Exception:
+    """The exception of an error reply. Every refusal of a script (out of memory, disk failing,
+    replica, still loading, an error in it) comes before its first write."""
+    word = reply.split(" ", 1)[0]
+    if word == "NOSCRIPT":
+        return NoScript()
+    return RedisUnavailable(f"Redis refused: {word}", outcome_unknown=False)
