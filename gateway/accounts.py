@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from uuid import UUID
 
 from msgspec import UNSET, UnsetType
 
 from gateway.auth import Action, Principal, Reach
+from gateway.known import Unknown
 from gateway.problems import Kind, Problem, unavailable
 from ledger import clock, db, store
 from ledger.domain.ids import dev_uuid
 from lua.keys import Account
 
 REMEMBERED_S = 60  # how long a user's organisation may be remembered
+OUTAGE_S = 5  # how long the last answer stands in while Postgres does not answer
 REMEMBERED_USERS = 200_000
+PATIENCE_S = 2  # with Postgres, before the request is answered 503
 
 
 class Accounts:
@@ -36,31 +41,31 @@ class Accounts:
             return None
         return self.identify(str(text), "organization_id", kind)
 
-    async def to_record(
+    def to_record(
         self, principal: Principal, user_id: UUID, organization_id: UUID | None
     ) -> Account:
         """The account to charge. Raises 400 when the token names several organisations and
-        nothing says which, 403 for one that it does not name."""
+        nothing says which, 403 for one that it does not name; or `Unknown`."""
         principal.reach(Action.RECORD_USAGE)
         if organization_id is None:
-            organization_id = await self._implied(principal, user_id)
+            organization_id = self._implied(principal, user_id)
         if organization_id is not None and not principal.acts_for(organization_id):
             raise Problem(Kind.FORBIDDEN, "the token does not name this organization")
         return Account(user_id, organization_id)
 
-    async def to_read(
+    def to_read(
         self, principal: Principal, action: Action, user_id: UUID, organization_id: UUID | None
     ) -> Account:
         """The account to show. Raises 404 for a foreign organisation's, 403 for another user of
-        one's own."""
+        one's own; or `Unknown`."""
         reach = principal.reach(action)
         if organization_id is None:
-            organization_id = await self._implied(principal, user_id)
-        if not await self._may_read(principal, reach, user_id, organization_id):
+            organization_id = self._implied(principal, user_id)
+        if not self._may_read(principal, reach, user_id, organization_id):
             raise Problem(Kind.NOT_FOUND, "there is no such user")
         return Account(user_id, organization_id)
 
-    async def _may_read(
+    def _may_read(
         self, principal: Principal, reach: Reach, user_id: UUID, organization_id: UUID | None
     ) -> bool:
         if reach is Reach.ALL:
@@ -71,19 +76,19 @@ class Accounts:
                 return (
                     organization_id is None
                     or named
-                    or organization_id == await self.organization_of(user_id)
+                    or organization_id == self.organization_of(user_id)
                 )
-            if named and organization_id == await self.organization_of(user_id):
+            if named and organization_id == self.organization_of(user_id):
                 raise Problem(Kind.FORBIDDEN, "only your own may be read")
             return False
         # A service whose token names no organisation serves personal accounts, and only those.
         personal = "service" in principal.roles and not principal.organizations
         return personal if organization_id is None else named
 
-    async def _implied(self, principal: Principal, user_id: UUID) -> UUID | None:
+    def _implied(self, principal: Principal, user_id: UUID) -> UUID | None:
         if len(principal.organizations) == 1 and not principal.every_organization:
             return next(iter(principal.organizations))
-        stored = await self.organization_of(user_id)
+        stored = self.organization_of(user_id)
         if stored is None and principal.organizations and not principal.every_organization:
             raise Problem(
                 Kind.INVALID_REQUEST,
@@ -91,26 +96,26 @@ class Accounts:
             )
         return stored
 
-    async def organization_of(self, user_id: UUID) -> UUID | None:
+    def organization_of(self, user_id: UUID) -> UUID | None:
         """The organisation of the user's live subscription, at most a minute old; older only
-        while Postgres does not answer."""
-        now = clock.monotonic()
+        while Postgres does not answer. Raises `Unknown`."""
         known = self._organizations.get(user_id)
-        if known is not None and known[0] > now:
-            return known[1]
+        if known is None or known[0] <= clock.monotonic():
+            raise Unknown(partial(self._read, user_id))
+        return known[1]
+
+    async def _read(self, user_id: UUID) -> None:
+        known = self._organizations.get(user_id)
+        lasts = REMEMBERED_S
         try:
-            found = await store.organization_of_user(self._pool, user_id)
+            async with asyncio.timeout(PATIENCE_S):
+                found = await store.organization_of_user(self._pool, user_id)
         except db.UNAVAILABLE:
-            if known is not None:
-                return known[1]
-            raise unavailable(
-                "the user's organization is not known yet; send organization_id or retry"
-            ) from None
+            if known is None:
+                raise unavailable(
+                    "the user's organization is not known yet; send organization_id or retry"
+                ) from None
+            found, lasts = known[1], OUTAGE_S
         if len(self._organizations) >= REMEMBERED_USERS:
             self._organizations.clear()
-        self._organizations[user_id] = (now + REMEMBERED_S, found)
-        return found
-
-    def forget(self, user_id: UUID) -> None:
-        """Drops what is remembered: it contradicted the ledger."""
-        self._organizations.pop(user_id, None)
+        self._organizations[user_id] = (clock.monotonic() + lasts, found)

@@ -23,6 +23,7 @@ from gateway.quotas import Quotas
 from gateway.routes import ROUTES
 from gateway.subscriptions import Subscriptions
 from gateway.usage import Usage
+from gateway.usage_list import UsageLists
 from gateway.usage_types import UsageTypes
 from ledger import clock, db
 from ledger.entitlements import Loader
@@ -63,7 +64,8 @@ def make_app(settings: Settings, keys: KeySet) -> web.Application:
             settings.auth_audience,
             anonymous=settings.is_dev,
         ),
-        Usage(admission, accounts, usage_types, pool),
+        Usage(admission, accounts, usage_types),
+        UsageLists(accounts, pool),
         Quotas(admission, accounts, usage_types),
         Subscriptions(accounts, pool, settings.default_tier),
         Probes(redis, pool, settings.partitions),
@@ -92,12 +94,14 @@ class _Api:
         self,
         authenticator: Authenticator,
         usage: Usage,
+        usage_lists: UsageLists,
         quotas: Quotas,
         subscriptions: Subscriptions,
         probes: Probes,
     ) -> None:
         self._authenticator = authenticator
         self._usage = usage
+        self._usage_lists = usage_lists
         self._quotas = quotas
         self._subscriptions = subscriptions
         self._probes = probes
@@ -121,7 +125,7 @@ class _Api:
     async def list_usage(self, request: web.Request) -> Response:
         principal = self._caller(request)
         query = messages.query(messages.UsageQuery, request.query)
-        return _json(await self._usage.listed(principal, query))
+        return _json(await self._usage_lists.page(principal, query))
 
     async def check_quota(self, request: web.Request) -> Response:
         principal = self._caller(request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from uuid import UUID
 
 import msgspec
@@ -11,9 +12,11 @@ from gateway import limits
 from gateway.accounts import Accounts
 from gateway.admission import Admission
 from gateway.auth import Action, Principal
+from gateway.known import knowing
 from gateway.messages import (
     AccountQuery,
     CheckAnswer,
+    CheckRequest,
     PeriodAnswer,
     QuotaAnswer,
     QuotaEntry,
@@ -26,6 +29,7 @@ from gateway.usage_types import UsageTypes
 from ledger.domain.plan import Enforcement, Scope
 from ledger.domain.quantity import QuantityError, quantity_of, units_of
 from ledger.domain.usage import Terms, at_ms
+from lua.keys import Account
 from lua.scripts import Answer, Outcome
 
 # Letters of include/verdict.lua; the others stand for "no entitlement of this scope".
@@ -44,14 +48,7 @@ class Quotas:
         """`POST /quota/check`: decided by the same rules as recording; writes nothing."""
         principal.reach(Action.RECORD_USAGE)
         request = decode(check_decoder, body, Kind.INVALID_USAGE)
-        user_id = self._accounts.identify(request.user_id, "user_id", Kind.INVALID_USAGE)
-        organization = self._accounts.optional(request.organization_id, Kind.INVALID_USAGE)
-        places = await self._usage_types.places(request.usage_type)
-        try:
-            units = units_of(bytes(request.quantity), places)
-        except QuantityError as error:
-            raise Problem(Kind.INVALID_USAGE, str(error)) from None
-        account = await self._accounts.to_record(principal, user_id, organization)
+        account, units, places = await knowing(lambda: self._asked(principal, request))
         now, answer = await self._admission.check(account.who, request.usage_type, units)
         if answer.outcome in (Outcome.OVERFLOW, Outcome.BLOCKED):
             refused = Answer(answer.outcome, now, detail=answer.detail)
@@ -65,13 +62,26 @@ class Quotas:
             )
         )
 
+    def _asked(self, principal: Principal, request: CheckRequest) -> tuple[Account, int, int]:
+        """Account, units and decimal places of a check."""
+        user_id = self._accounts.identify(request.user_id, "user_id", Kind.INVALID_USAGE)
+        organization = self._accounts.optional(request.organization_id, Kind.INVALID_USAGE)
+        places = self._usage_types.places(request.usage_type)
+        try:
+            units = units_of(bytes(request.quantity), places)
+        except QuantityError as error:
+            raise Problem(Kind.INVALID_USAGE, str(error)) from None
+        return self._accounts.to_record(principal, user_id, organization), units, places
+
     async def read(self, principal: Principal, user: str, query: AccountQuery) -> bytes:
         """`GET /quota/{user_id}`: every entitlement with what is used of it."""
         user_id = self._accounts.identify(user, "user_id")
         organization: UUID | None = self._accounts.optional(
             query.organization_id, Kind.INVALID_REQUEST
         )
-        account = await self._accounts.to_read(principal, Action.READ_USAGE, user_id, organization)
+        account = await knowing(
+            lambda: self._accounts.to_read(principal, Action.READ_USAGE, user_id, organization)
+        )
         hashes = await self._admission.quota(account.who)
         terms = msgspec.msgpack.decode(hashes.user["terms"], type=Terms)
         start, end = _period(hashes.user)
@@ -99,7 +109,7 @@ class Quotas:
             letter, limit_text, _, _ = rule.decode().split()
             if letter not in _ENFORCEMENT:
                 continue
-            places = await self._usage_types.places(usage_type)
+            places = await knowing(partial(self._usage_types.places, usage_type))
             used = int(fields.get(f"used:{usage_type}", b"0"))
             held = int(fields.get(f"held:{usage_type}", b"0"))
             limit = None if limit_text == "-" else int(limit_text)

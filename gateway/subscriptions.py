@@ -7,6 +7,7 @@ from uuid import UUID
 
 from gateway.accounts import Accounts
 from gateway.auth import Action, Principal
+from gateway.known import knowing
 from gateway.messages import PeriodAnswer, SubscriptionAnswer, SubscriptionQuery, encoder
 from gateway.problems import Kind, Problem, unavailable
 from ledger import clock, db, store
@@ -25,8 +26,10 @@ class Subscriptions:
         """`GET /subscription/{user_id}`: the live one, or the implicit default."""
         user_id = self._accounts.identify(user, "user_id")
         organization = self._accounts.optional(query.organization_id, Kind.INVALID_REQUEST)
-        account = await self._accounts.to_read(
-            principal, Action.READ_SUBSCRIPTION, user_id, organization
+        account = await knowing(
+            lambda: self._accounts.to_read(
+                principal, Action.READ_SUBSCRIPTION, user_id, organization
+            )
         )
         if query.scope == "organization" and account.organization_id is None:
             raise Problem(Kind.INVALID_REQUEST, "organization_id is needed")

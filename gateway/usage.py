@@ -1,36 +1,30 @@
-"""Recording usage and listing what was recorded."""
+"""Recording usage."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
-from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import UUID
-
-import msgspec
 
 from gateway import limits, metadata, metrics
 from gateway.accounts import Accounts
 from gateway.admission import Admission
-from gateway.auth import Action, Principal, Reach
+from gateway.auth import Action, Principal
+from gateway.known import knowing
 from gateway.messages import (
     BATCH_RECORDS,
     BatchAnswer,
     BatchResult,
     UsageAnswer,
-    UsageList,
-    UsageQuery,
-    UsageRecordAnswer,
     UsageRequest,
     batch_decoder,
     decode,
     encoder,
     usage_decoder,
 )
-from gateway.problems import Kind, Problem, unavailable
+from gateway.problems import Kind, Problem
 from gateway.usage_types import UsageTypes
-from ledger import clock, db, store
+from ledger import clock
 from ledger.domain.ids import usage_id_for_key, usage_id_without_key
 from ledger.domain.quantity import QuantityError, quantity_of, units_of
 from ledger.domain.usage import Payload, at_ms, encode_payload, fingerprint, ms_of
@@ -42,13 +36,10 @@ KEY_LENGTH = 255
 class Usage:
     """The usage routes, free of HTTP: bodies in, answers or problems out."""
 
-    def __init__(
-        self, admission: Admission, accounts: Accounts, usage_types: UsageTypes, pool: db.Pool
-    ) -> None:
+    def __init__(self, admission: Admission, accounts: Accounts, usage_types: UsageTypes) -> None:
         self._admission = admission
         self._accounts = accounts
         self._usage_types = usage_types
-        self._pool = pool
 
     async def record(
         self, principal: Principal, body: bytes, header_key: str | None
@@ -56,7 +47,8 @@ class Usage:
         """`POST /usage`: the answer's body and headers. Raises `Problem`."""
         principal.reach(Action.RECORD_USAGE)
         request = decode(usage_decoder, body, Kind.INVALID_USAGE)
-        event, places = await self._event(principal, request, idempotency_key(header_key))
+        key = idempotency_key(header_key)
+        event, places = await knowing(lambda: self._event(principal, request, key))
         [answer] = await self._admission.record([event])
         if isinstance(answer, Problem):
             raise answer
@@ -79,7 +71,7 @@ class Usage:
             try:
                 record = decode(usage_decoder, bytes(raw), Kind.INVALID_USAGE)
                 own_key = f"{key}#{index}" if key and not record.idempotency_key else None
-                event, places = await self._event(principal, record, own_key)
+                event, places = await knowing(partial(self._event, principal, record, own_key))
                 events.append((index, event, places))
             except Problem as problem:
                 results[index] = problem.document()
@@ -95,59 +87,13 @@ class Usage:
             )
         )
 
-    async def listed(self, principal: Principal, query: UsageQuery) -> bytes:
-        """`GET /usage`: recorded usage, newest first, as far as the caller may see it."""
-        reach = principal.reach(Action.READ_USAGE)
-        user_id = self._given(query.user_id, "user_id")
-        organization_id = self._given(query.organization_id, "organization_id")
-        organizations = None if organization_id is None else [organization_id]
-        if reach is Reach.OWN:
-            if user_id not in (None, principal.user_id) or principal.user_id is None:
-                raise Problem(Kind.FORBIDDEN, "only your own usage may be read")
-            user_id = principal.user_id
-        elif reach is Reach.ORGANIZATIONS:
-            if organization_id is not None and not principal.acts_for(organization_id):
-                raise Problem(Kind.NOT_FOUND, "there is no such organization")
-            organizations = organizations or list(principal.organizations)
-        if user_id is None and organizations is None:
-            raise Problem(Kind.INVALID_REQUEST, "user_id or organization_id is needed")
-        try:
-            rows = await self._rows(query, user_id, organizations)
-        except db.UNAVAILABLE:
-            raise unavailable("the ledger's database does not answer") from None
-        data = [_listed(row) for row in rows[: query.limit]]
-        return encoder.encode(UsageList(data=data, has_more=len(rows) > query.limit))
-
-    async def _rows(
-        self, query: UsageQuery, user_id: UUID | None, organizations: list[UUID] | None
-    ) -> list[dict[str, Any]]:
-        after: tuple[datetime, UUID] | None = None
-        if query.starting_after is not None:
-            cursor = self._given(query.starting_after, "starting_after")
-            after = await store.usage_position(self._pool, cursor) if cursor else None
-            if after is None:
-                raise Problem(Kind.INVALID_REQUEST, "starting_after is not a usage_id of this list")
-        return await store.list_usage(
-            self._pool,
-            user_id=user_id,
-            organization_ids=organizations,
-            usage_type=query.usage_type,
-            since=query.from_,
-            until=query.to,
-            after=after,
-            count=query.limit + 1,
-        )
-
-    def _given(self, text: str | None, what: str) -> UUID | None:
-        return None if text is None else self._accounts.identify(text, what)
-
-    async def _event(
+    def _event(
         self, principal: Principal, request: UsageRequest, header_key: str | None
     ) -> tuple[Event, int]:
         """The event a request means, and its usage type's decimal places."""
         user_id = self._accounts.identify(request.user_id, "user_id", Kind.INVALID_USAGE)
         organization = self._accounts.optional(request.organization_id, Kind.INVALID_USAGE)
-        places = await self._usage_types.places(request.usage_type)
+        places = self._usage_types.places(request.usage_type)
         try:
             units = units_of(bytes(request.quantity), places)
         except QuantityError as error:
@@ -156,7 +102,7 @@ class Usage:
         if said:
             metadata.check(said)
         key = _one_key(header_key, request.idempotency_key or None)
-        account = await self._accounts.to_record(principal, user_id, organization)
+        account = self._accounts.to_record(principal, user_id, organization)
         who, occurred = account.who, request.occurred_at or None
         occurred_ms = None if occurred is None else ms_of(occurred)
         payload = Payload(key, occurred_ms, said, principal.subject)
@@ -234,20 +180,3 @@ def _valid_key(key: str) -> str:
             Kind.INVALID_USAGE, f"an idempotency key has 1 to {KEY_LENGTH} printable characters"
         )
     return key
-
-
-def _listed(row: Mapping[str, Any]) -> UsageRecordAnswer:
-    fields = dict(row)
-    for name in ("quantity", "used_after", "pool_used_after", "quota_remaining"):
-        if fields[name] is not None:
-            fields[name] = _plain(fields[name])
-    fields["billing_period"] = fields["billing_period"].isoformat()
-    if fields["metadata"] is not None:
-        fields["metadata"] = msgspec.json.decode(fields["metadata"], type=dict[str, str])
-    return UsageRecordAnswer(**fields)
-
-
-def _plain(number: Decimal) -> Decimal:
-    """Without the zeros that NUMERIC(20,6) adds, and never with an exponent."""
-    text = f"{number:f}"
-    return Decimal(text.rstrip("0").rstrip(".") if "." in text else text)

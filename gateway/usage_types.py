@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from gateway.known import Unknown
 from gateway.problems import Kind, Problem, unavailable
 from ledger import clock, db, store
 
 # A name that is not known is looked up again at most this often: it may just have been made,
 # but a flood of misspelt names must not reach Postgres.
 REFRESH_S = 5
+PATIENCE_S = 2  # with Postgres, before the request is answered 503
 
 
 class UsageTypes:
@@ -16,23 +20,25 @@ class UsageTypes:
     def __init__(self, pool: db.Pool) -> None:
         self._pool = pool
         self._places: dict[str, int] = {}
-        self._read_at = -REFRESH_S * 1.0
+        self._read_at = 0.0
 
-    async def places(self, usage_type: str) -> int:
-        """Decimal places of a usage type. Raises 400 for an unknown one."""
+    def places(self, usage_type: str) -> int:
+        """Decimal places of a usage type. Raises 400 for one that does not exist, `Unknown` when
+        it may only just have been made."""
         known = self._places.get(usage_type)
         if known is not None:
             return known
         if clock.monotonic() - self._read_at >= REFRESH_S or not self._places:
-            self._read_at = clock.monotonic()
-            try:
+            raise Unknown(self._read)
+        raise Problem(
+            Kind.INVALID_USAGE, f"unknown usage_type; known are {', '.join(sorted(self._places))}"
+        )
+
+    async def _read(self) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
                 self._places = await store.usage_types(self._pool)
-            except db.UNAVAILABLE:
-                if not self._places:
-                    raise unavailable("usage types cannot be read from Postgres") from None
-        if usage_type not in self._places:
-            raise Problem(
-                Kind.INVALID_USAGE,
-                f"unknown usage_type; known are {', '.join(sorted(self._places))}",
-            )
-        return self._places[usage_type]
+        except db.UNAVAILABLE:
+            if not self._places:
+                raise unavailable("usage types cannot be read from Postgres") from None
+        self._read_at = clock.monotonic()
