@@ -8,17 +8,13 @@ import sys
 
 import structlog
 import uvloop
-from aiohttp import web
 from joserfc.jwk import KeySet
 
-from gateway.app import make_app
 from gateway.dev_tokens import dev_key
+from gateway.serving import serving
 from ledger import db, logs, loops, migrate, settings
 
 log = structlog.get_logger()
-
-# Kubernetes kills after 30 s; aiohttp's own default would still be waiting.
-SHUTDOWN_S = 20
 
 
 async def serve(config: settings.Settings, keys: KeySet) -> int:
@@ -40,24 +36,13 @@ async def serve(config: settings.Settings, keys: KeySet) -> int:
     except db.UNAVAILABLE as error:
         # Warm accounts can be served without Postgres; readiness says that it is missing.
         log.warning("postgres_unavailable", reason=type(error).__name__)
-    runner = web.AppRunner(
-        make_app(config, keys),
-        access_log=None,
-        handle_signals=False,
-        shutdown_timeout=SHUTDOWN_S,
-        auto_decompress=False,
-    )
-    await runner.setup()
     try:
-        try:
-            await web.TCPSite(runner, config.host, config.port, backlog=1024).start()
-        except OSError as error:
-            print(f"gateway: PORT: {config.host}:{config.port}: {error.strerror}", file=sys.stderr)
-            return 2
-        log.info("gateway_started", host=config.host, port=config.port)
-        await stop.wait()
-    finally:
-        await runner.cleanup()
+        async with serving(config, keys) as port:
+            log.info("gateway_started", host=config.host, port=port)
+            await stop.wait()
+    except OSError as error:
+        print(f"gateway: PORT: {config.host}:{config.port}: {error.strerror}", file=sys.stderr)
+        return 2
     log.info("gateway_stopped")
     return 0
 

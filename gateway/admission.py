@@ -149,6 +149,10 @@ class Admission:
             for i, usage_id in zip(indexes, ids, strict=True)
         }
 
+    def submit(self, event: Event) -> asyncio.Future[Answer]:
+        """Sends one event; for callers who fall back to `record` when `settled` says so."""
+        return self._lane(event.who).submit(event)
+
     async def check(self, who: bytes, usage_type: str, units: int) -> tuple[int, CheckAnswer]:
         """What recording would answer now, and the service's time (ms)."""
         pool, partition = _pool_of(who), self._partition(who)
@@ -220,6 +224,18 @@ class Admission:
             raise unavailable(
                 "this account's quota is not loaded and Postgres does not answer"
             ) from None
+
+
+def settled(future: asyncio.Future[Answer]) -> Answer | Problem | None:
+    """The answer of a submitted event; None when the ledger must be asked first: then nothing was
+    recorded and `record` does the rest."""
+    error = future.exception()
+    if isinstance(error, Fenced):
+        return None
+    outcome = error or future.result()
+    if _is(outcome, Outcome.MISS) or _is(outcome, Outcome.LOOK_UP):
+        return None
+    return _final(outcome)
 
 
 def _is(outcome: Answer | BaseException, kind: Outcome) -> bool:

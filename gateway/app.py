@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -41,8 +42,16 @@ Response = web.Response
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def make_app(settings: Settings, keys: KeySet) -> web.Application:
-    """The application; its servers are reached when first needed."""
+class Wired(NamedTuple):
+    """The application, and what the raw hot path shares with it."""
+
+    app: web.Application
+    authenticator: Authenticator
+    usage: Usage
+
+
+def wire(settings: Settings, keys: KeySet) -> Wired:
+    """Everything put together; its servers are reached when first needed."""
     redis = Multiplexer(settings.redis_url)
     scripts = Scripts(redis)
     pool = db.pool(settings.database_url, POSTGRES_CONNECTIONS)
@@ -57,14 +66,13 @@ def make_app(settings: Settings, keys: KeySet) -> web.Application:
     )
     accounts = Accounts(pool, readable_names=settings.is_dev)
     usage_types = UsageTypes(pool)
+    authenticator = Authenticator(
+        keys, DEV_ISSUER, settings.auth_audience, anonymous=settings.is_dev
+    )
+    usage = Usage(admission, accounts, usage_types)
     api = _Api(
-        Authenticator(
-            keys,
-            DEV_ISSUER,
-            settings.auth_audience,
-            anonymous=settings.is_dev,
-        ),
-        Usage(admission, accounts, usage_types),
+        authenticator,
+        usage,
         UsageLists(accounts, pool),
         Quotas(admission, accounts, usage_types),
         Subscriptions(accounts, pool, settings.default_tier),
@@ -84,7 +92,7 @@ def make_app(settings: Settings, keys: KeySet) -> web.Application:
             pool.terminate()
 
     app.cleanup_ctx.append(connections)
-    return app
+    return Wired(app, authenticator, usage)
 
 
 class _Api:
@@ -157,7 +165,7 @@ class _Api:
         return _json(self._openapi)
 
     def _caller(self, request: web.Request) -> Principal:
-        return self._authenticator.principal(request.headers)
+        return self._authenticator.principal(request.headers.get("Authorization"))
 
 
 @web.middleware
@@ -174,7 +182,7 @@ async def _answer_problems(request: web.Request, handler: Handler) -> web.Stream
         log.exception("internal_error", path=request.path, method=request.method)
         response = _problem(Problem(Kind.INTERNAL, "an unexpected error; it was logged"), request)
     route = request.match_info.route.name or "unknown"
-    metrics.RESPONSE_TIME.labels(route, response.status).observe(clock.monotonic() - began)
+    metrics.answered(route, response.status, clock.monotonic() - began)
     return response
 
 

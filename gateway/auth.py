@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, Literal
 from uuid import UUID
@@ -135,9 +134,8 @@ class Authenticator:
             iat={"essential": True},
         )
 
-    def principal(self, headers: Mapping[str, str]) -> Principal:
-        """The caller of a request. Raises the 401 problem."""
-        header = headers.get("Authorization")
+    def principal(self, header: str | None) -> Principal:
+        """The caller, from the Authorization header. Raises the 401 problem."""
         if header is None:
             if self._anonymous:
                 return DEV_SERVICE

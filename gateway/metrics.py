@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from prometheus_client import Counter, Gauge, Histogram
 
-from ledger.domain.quantity import quantity_of
 from lua.scripts import Outcome
 
 USAGE = Counter("billing_usage", "Usage recorded, in whole quantities", ["usage_type"])
@@ -22,9 +23,17 @@ RESPONSE_TIME = Histogram(
 LAG = Gauge("billing_ledger_lag_entries", "Entries that the ledger has not drained yet")
 
 
+_POWERS = tuple(10**places for places in range(7))
+
+
+@cache
+def _usage(usage_type: str) -> Counter:
+    return USAGE.labels(usage_type)
+
+
 def recorded(usage_type: str, units: int, places: int) -> None:
     # Prometheus counts in doubles; the exact figure is the ledger's.
-    USAGE.labels(usage_type).inc(units if places == 0 else float(quantity_of(units, places)))
+    _usage(usage_type).inc(units / _POWERS[places])
 
 
 def refused(usage_type: str, outcome: Outcome) -> None:
@@ -32,3 +41,12 @@ def refused(usage_type: str, outcome: Outcome) -> None:
         EXCEEDED.labels(usage_type, outcome.name.lower()).inc()
     else:
         REFUSED.labels(outcome.name.lower()).inc()
+
+
+@cache
+def _response_time(route: str, status: int) -> Histogram:
+    return RESPONSE_TIME.labels(route, status)
+
+
+def answered(route: str, status: int, seconds: float) -> None:
+    _response_time(route, status).observe(seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -45,18 +46,31 @@ class Usage:
         self, principal: Principal, body: bytes, header_key: str | None
     ) -> tuple[bytes, dict[str, str]]:
         """`POST /usage`: the answer's body and headers. Raises `Problem`."""
+        event, places = await knowing(lambda: self.event(principal, body, header_key))
+        [answer] = await self._admission.record([event])
+        return self.answer(event, places, answer)
+
+    def event(self, principal: Principal, body: bytes, header_key: str | None) -> tuple[Event, int]:
+        """The event a request means, and its usage type's decimal places. Raises `Problem`, or
+        `Unknown`."""
         principal.reach(Action.RECORD_USAGE)
         request = decode(usage_decoder, body, Kind.INVALID_USAGE)
-        key = idempotency_key(header_key)
-        event, places = await knowing(lambda: self._event(principal, request, key))
-        [answer] = await self._admission.record([event])
+        return self._event(principal, request, idempotency_key(header_key))
+
+    def submit(self, event: Event) -> asyncio.Future[Answer]:
+        """Sends the event; `gateway.admission.settled` tells what to make of the future."""
+        return self._admission.submit(event)
+
+    def answer(
+        self, event: Event, places: int, answer: Answer | Problem
+    ) -> tuple[bytes, dict[str, str]]:
+        """What to send for an outcome: body and headers. Raises `Problem`."""
         if isinstance(answer, Problem):
             raise answer
         said = self._answer(event, places, answer)
-        headers = {"Idempotent-Replayed": "true"} if answer.outcome is Outcome.REPLAYED else {}
-        if answer.outcome is Outcome.RECORDED:
-            headers = limits.headers(answer, places, answer.recorded_at)
-        return encoder.encode(said), headers
+        if answer.outcome is Outcome.REPLAYED:
+            return encoder.encode(said), {"Idempotent-Replayed": "true"}
+        return encoder.encode(said), limits.headers(answer, places, answer.recorded_at)
 
     async def batch(self, principal: Principal, body: bytes, header_key: str | None) -> bytes:
         """`POST /usage/batch`: each record is decided on its own; results in order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 import uvloop
-from aiohttp import ClientSession, TCPConnector, web
+from aiohttp import ClientSession, TCPConnector
 from joserfc.jwk import KeySet
 
 from gateway import dev_tokens
-from gateway.app import make_app
 from gateway.servers import Postgres, Valkey
+from gateway.serving import serving
 from ledger import db, loops, migrate
 from ledger.drain import Drain
 from ledger.settings import Settings
@@ -130,24 +131,19 @@ class Services:
     def __init__(self, settings: Settings, connection: db.Connection) -> None:
         self._settings = settings
         self._connection = connection
-        self._running: list[tuple[Service, web.AppRunner]] = []
+        self._running = AsyncExitStack()
 
     async def start(self, settings: Settings | None = None) -> Service:
         config = settings or self._settings
         await loops.check_partitions(self._connection, config.partitions)
         keys = KeySet([dev_tokens.dev_key(config.data_dir)])
-        runner = web.AppRunner(make_app(config, keys), access_log=None, auto_decompress=False)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0][:2]
-        service = Service(f"http://{host}:{port}", config, self._connection)
-        self._running.append((service, runner))
+        port = await self._running.enter_async_context(serving(config, keys))
+        service = Service(f"http://{config.host}:{port}", config, self._connection)
+        self._running.push_async_callback(service.close)
         return service
 
     async def stop(self) -> None:
-        for service, runner in self._running:
-            await service.close()
-            await runner.cleanup()
+        await self._running.aclose()
 
 
 @pytest.fixture

@@ -1,0 +1,298 @@
+"""The hot route without a framework: `POST /usage` on a raw protocol.
+
+Every other route, and every request that is unusual in any way, goes to aiohttp on the same
+connection, which from then on owns it. Both ways share the functions that authenticate, validate
+and answer (`gateway.usage`), so they cannot differ in what they say. Our own because aiohttp's
+request and response objects alone cost more than the whole of this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import Any, cast
+
+import httptools
+
+from gateway import metrics
+from gateway.admission import settled
+from gateway.auth import Authenticator
+from gateway.known import Unknown
+from gateway.problems import CONTENT_TYPE, Kind, Problem
+from gateway.routes import BASE
+from gateway.usage import Usage
+from ledger import clock
+from lua.scripts import Answer, Event
+
+URL = f"{BASE}/usage".encode()
+MAX_HEAD = 16 * 1024
+MAX_BODY = 64 * 1024  # a larger one is unusual; aiohttp has the limit that is answered
+MESSAGE_S = 10  # to send one request, head and body
+IDLE_S = 75
+_JSON = (b"application/json", b"application/json; charset=utf-8")
+_UNUSUAL = {b"transfer-encoding", b"expect", b"upgrade", b"content-encoding", b"connection"}
+_WANTED = {b"authorization", b"idempotency-key", b"content-type", b"content-length"}
+
+
+class HotPath:
+    """What the connections of one process share."""
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        usage: Usage,
+        fallback: Callable[[], asyncio.Protocol],
+    ) -> None:
+        self.authenticator = authenticator
+        self.usage = usage
+        self.fallback = fallback
+        self.connections: set[Connection] = set()
+        self.date = b""
+        self.closing = False
+        self._emptied = asyncio.Event()
+
+    def __call__(self) -> Connection:
+        return Connection(self)
+
+    async def sweep(self) -> None:
+        """Closes connections that take too long over a request, or say nothing; once a second,
+        because a timer per request costs more than looking at all of them."""
+        while True:
+            self.date = formatdate(usegmt=True).encode()
+            now = clock.monotonic()
+            for connection in list(self.connections):
+                connection.expire(now)
+            await asyncio.sleep(1)
+
+    async def drain(self) -> None:
+        """Takes no further request on any connection and lets those under way be answered."""
+        self.closing = True
+        for connection in list(self.connections):
+            connection.close_when_idle()
+        if self.connections:
+            await self._emptied.wait()
+
+    def forget(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        if self.closing and not self.connections:
+            self._emptied.set()
+
+
+class Connection(asyncio.Protocol):
+    """One client connection. Requests are answered one after the other, in their order."""
+
+    def __init__(self, shared: HotPath) -> None:
+        self._shared = shared
+        self._transport: asyncio.Transport | None = None
+        self._buffer = b""
+        self._head = _Head()
+        self._parser = httptools.HttpRequestParser(self._head)
+        self._head_size = 0  # bytes of the head being parsed; 0 until it is complete
+        self._busy = False
+        self._since = clock.monotonic()
+        self._task: asyncio.Task[None] | None = None
+
+    # From the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._shared.connections.add(self)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._shared.forget(self)
+        self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        if not self._buffer and not self._busy:
+            self._since = clock.monotonic()
+        self._buffer += data
+        if not self._busy:
+            self._next()
+        elif len(self._buffer) > MAX_BODY and self._transport is not None:
+            self._transport.pause_reading()  # a client that pipelines more than it reads
+
+    def expire(self, now: float) -> None:
+        if self._busy or self._transport is None:
+            return
+        if self._buffer and now - self._since > MESSAGE_S:
+            slow = Problem(Kind.TIMEOUT, f"the request took longer than {MESSAGE_S} seconds")
+            self._refuse(slow)
+            self._transport.close()
+        elif not self._buffer and now - self._since > IDLE_S:
+            self._transport.close()
+
+    def close_when_idle(self) -> None:
+        if not self._busy and self._transport is not None:
+            self._transport.close()
+
+    # One request
+
+    def _next(self) -> None:
+        """Takes the next whole request from the buffer, or waits for the rest of it."""
+        if not self._head_size and not self._take_head():
+            return
+        length = self._head.length
+        whole = self._head_size + length
+        if len(self._buffer) < whole:
+            return
+        body = self._buffer[self._head_size : whole]
+        self._parser.feed_data(body)
+        self._buffer = self._buffer[whole:]
+        self._head_size = 0
+        self._busy = True
+        self._record(body)
+
+    def _take_head(self) -> bool:
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0:
+            if len(self._buffer) > MAX_HEAD:
+                self._hand_over()
+            return False
+        self._head.clear()
+        head = self._buffer[: end + 4]
+        try:
+            self._parser.feed_data(head)
+        except httptools.HttpParserError:
+            self._hand_over()
+            return False
+        parser = self._parser
+        if (
+            not self._head.usual
+            or parser.get_method() != b"POST"
+            or parser.get_http_version() != "1.1"
+        ):
+            self._hand_over()
+            return False
+        self._head_size = len(head)
+        return True
+
+    def _hand_over(self) -> None:
+        """Gives the connection, with what has not been answered on it, to aiohttp for good."""
+        transport, self._transport = self._transport, None
+        self._shared.forget(self)
+        if transport is None:
+            return
+        other = self._shared.fallback()
+        transport.set_protocol(other)
+        other.connection_made(transport)
+        other.data_received(self._buffer)
+        self._buffer = b""
+
+    def _record(self, body: bytes) -> None:
+        began = clock.monotonic()
+        shared, head = self._shared, self._head
+        try:
+            principal = shared.authenticator.principal(head.text(b"authorization"))
+            key = head.text(b"idempotency-key")
+            try:
+                event, places = shared.usage.event(principal, body, key)
+            except Unknown:
+                self._slowly(principal, body, key, began)
+                return
+        except Problem as problem:
+            self._refuse(problem, began)
+            return
+        future = shared.usage.submit(event)
+
+        def decided(future: asyncio.Future[Answer]) -> None:
+            outcome = settled(future)
+            if outcome is None:
+                self._slowly(principal, body, key, began)
+            else:
+                self._say(event, places, outcome, began)
+
+        future.add_done_callback(decided)
+
+    def _slowly(self, principal: Any, body: bytes, key: str | None, began: float) -> None:
+        """The same, where the ledger must be asked first."""
+
+        async def record() -> None:
+            try:
+                self._send(*await self._shared.usage.record(principal, body, key), began)
+            except Problem as problem:
+                self._refuse(problem, began)
+
+        self._task = asyncio.ensure_future(record())
+
+    # The answer
+
+    def _say(self, event: Event, places: int, outcome: Answer | Problem, began: float) -> None:
+        try:
+            body, headers = self._shared.usage.answer(event, places, outcome)
+        except Problem as problem:
+            self._refuse(problem, began)
+            return
+        self._send(body, headers, began)
+
+    def _send(self, body: bytes, headers: dict[str, str], began: float) -> None:
+        self._write(b"201 Created", b"application/json", headers, body)
+        self._done(201, began)
+
+    def _refuse(self, problem: Problem, began: float | None = None) -> None:
+        status = b"%d %s" % (problem.kind.status, problem.kind.title.encode())
+        body = problem.body(URL.decode())
+        self._write(status, CONTENT_TYPE.encode(), problem.headers, body)
+        if began is not None:
+            self._done(problem.kind.status, began)
+
+    def _write(self, status: bytes, kind: bytes, headers: dict[str, str], body: bytes) -> None:
+        if self._transport is None:
+            return
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
+        self._transport.write(
+            b"HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %d\r\nDate: %s\r\n%s\r\n%s"
+            % (status, kind, len(body), self._shared.date, lines, body)
+        )
+
+    def _done(self, status: int, began: float) -> None:
+        self._since = clock.monotonic()
+        metrics.answered("record_usage", status, self._since - began)
+        self._busy = False
+        if self._transport is None:
+            return
+        if self._shared.closing:
+            self._transport.close()
+        elif self._buffer:
+            self._transport.resume_reading()
+            self._next()
+
+
+class _Head:
+    """What the parser reports of a request's head, and whether it is one we serve here."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self.usual = True
+        self.length = 0
+        self._found: dict[bytes, bytes] = {}
+        self._complete = False
+
+    def on_url(self, url: bytes) -> None:
+        if url != URL:
+            self.usual = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name in _WANTED:
+            if name in self._found:
+                self.usual = False  # given twice: which is meant is for the strict way to say
+            self._found[name] = value
+        elif name in _UNUSUAL and not (name == b"connection" and value.lower() == b"keep-alive"):
+            self.usual = False
+
+    def on_headers_complete(self) -> None:
+        length = self._found.get(b"content-length", b"")
+        if not length.isdigit() or not 0 < int(length) <= MAX_BODY:
+            self.usual = False
+            return
+        self.length = int(length)
+        if self._found.get(b"content-type", b"").lower() not in _JSON:
+            self.usual = False
+
+    def text(self, name: bytes) -> str | None:
+        """A header as aiohttp would read it."""
+        value = self._found.get(name)
+        return None if value is None else value.decode("utf-8", "surrogateescape")
