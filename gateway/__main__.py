@@ -1,26 +1,28 @@
-"""``python -m gateway``: the service process."""
+"""``python -m gateway``: the service. With GATEWAY_WORKERS above 1 it is the parent of that many
+processes, each ``python -m gateway SLOT SOCKET READY`` (see `gateway.workers`)."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import socket
 import sys
+from collections.abc import Sequence
 
 import structlog
 import uvloop
-from joserfc.jwk import KeySet
 
+from gateway.children import StartError
 from gateway.dev_tokens import dev_key
-from gateway.serving import serving
 from ledger import db, logs, loops, migrate, settings
 
 log = structlog.get_logger()
 
 
-async def serve(config: settings.Settings, keys: KeySet) -> int:
-    stop = asyncio.Event()
-    for one in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(one, stop.set)
+async def parent(config: settings.Settings) -> int:
+    """Checks the database, then serves: alone, or through workers."""
+    stop = _stop_signals()
     try:
         connection = await db.connect(config.database_url)
         try:
@@ -31,32 +33,80 @@ async def serve(config: settings.Settings, keys: KeySet) -> int:
         finally:
             await connection.close()
     except (migrate.MigrationError, loops.PartitionsChanged) as error:
-        print(f"gateway: {error}", file=sys.stderr)
-        return 2
+        return _fail(str(error), 2)
     except db.UNAVAILABLE as error:
         # Warm accounts can be served without Postgres; readiness says that it is missing.
         log.warning("postgres_unavailable", reason=type(error).__name__)
     try:
-        async with serving(config, keys) as port:
-            log.info("gateway_started", host=config.host, port=port)
-            await stop.wait()
+        if config.gateway_workers == 1:
+            await _serve(config, None, None, stop)
+        else:
+            from gateway import workers
+
+            await workers.run(config, os.environ, stop)
+    except StartError as error:
+        return _fail(str(error), error.exit_code)
     except OSError as error:
-        print(f"gateway: PORT: {config.host}:{config.port}: {error.strerror}", file=sys.stderr)
-        return 2
+        return _fail(f"PORT: {config.host}:{config.port}: {error.strerror}", 2)
     log.info("gateway_stopped")
     return 0
 
 
-def start() -> int:
+async def worker(config: settings.Settings, listening: int, ready: int) -> int:
+    """One of several processes, on a socket of its parent's."""
+    stop = _stop_signals()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it means the parent
+    with socket.socket(fileno=listening) as opened:
+        await _serve(config, opened, ready, stop)
+    return 0
+
+
+async def _serve(
+    config: settings.Settings,
+    listening: socket.socket | None,
+    ready: int | None,
+    stop: asyncio.Event,
+) -> None:
+    # Imported here: a worker names its metrics before any is made.
+    from gateway.serving import serving
+
+    keys = dev_key(config.data_dir)
+    async with serving(config, keys, listening) as port:
+        if ready is None:
+            log.info("gateway_started", host=config.host, port=port)
+        else:
+            os.write(ready, b"1")
+            os.close(ready)
+        await stop.wait()
+
+
+def _stop_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(one, stop.set)
+    return stop
+
+
+def _fail(line: str, exit_code: int) -> int:
+    print(f"gateway: {line}", file=sys.stderr)
+    return exit_code
+
+
+def main(words: Sequence[str]) -> int:
     try:
         config = settings.load()
-        keys = KeySet([dev_key(config.data_dir)])
+        dev_key(config.data_dir)
     except settings.SettingError as error:
-        print(f"gateway: {error}", file=sys.stderr)
-        return 2
+        return _fail(str(error), 2)
     logs.configure(config.log_level)
-    return uvloop.run(serve(config, keys))
+    if not words:
+        return uvloop.run(parent(config))
+    identity, listening, ready = words
+    from prometheus_client import values
+
+    values.ValueClass = values.MultiProcessValue(lambda: identity)  # type: ignore[no-untyped-call]
+    return uvloop.run(worker(config, int(listening), int(ready)))
 
 
 if __name__ == "__main__":
-    sys.exit(start())
+    sys.exit(main(sys.argv[1:]))

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 from aiohttp import web
 from joserfc.jwk import KeySet
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway import messages, metrics, openapi
 from gateway.accounts import Accounts
@@ -159,7 +159,7 @@ class _Api:
         return _json(msgspec.json.encode(ready), 503 if ready.status == "unready" else 200)
 
     async def metrics(self, _: web.Request) -> Response:
-        return Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return Response(body=metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def openapi(self, _: web.Request) -> Response:
         return _json(self._openapi)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from lua.scripts import Outcome
 
@@ -20,7 +22,11 @@ RESPONSE_TIME = Histogram(
     ["route", "status"],
     buckets=(0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
-LAG = Gauge("billing_ledger_lag_entries", "Entries that the ledger has not drained yet")
+LAG = Gauge(
+    "billing_ledger_lag_entries",
+    "Entries that the ledger has not drained yet",
+    multiprocess_mode="mostrecent",
+)
 
 
 _POWERS = tuple(10**places for places in range(7))
@@ -50,3 +56,12 @@ def _response_time(route: str, status: int) -> Histogram:
 
 def answered(route: str, status: int, seconds: float) -> None:
     _response_time(route, status).observe(seconds)
+
+
+def exposition() -> bytes:
+    """What /metrics answers: of all worker processes together when there are several."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest()
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from aiohttp import web
-from joserfc.jwk import KeySet
+from joserfc.jwk import ECKey, KeySet
 
 from gateway.app import wire
 from gateway.hotpath import HotPath
@@ -20,10 +21,13 @@ KEEPALIVE_S = 75
 
 
 @asynccontextmanager
-async def serving(settings: Settings, keys: KeySet) -> AsyncIterator[int]:
-    """Serves until the block is left, then answers what is under way. Gives the port (a PORT of 0
-    is chosen by the system). Raises `OSError` when it cannot be opened."""
-    wired = wire(settings, keys)
+async def serving(
+    settings: Settings, key: ECKey, listening: socket.socket | None = None
+) -> AsyncIterator[int]:
+    """Serves until the block is left, then answers what is under way. Gives the port; one of 0 is
+    chosen by the system. Opens it unless given a listening socket; raises `OSError` when it
+    cannot."""
+    wired = wire(settings, KeySet([key]))
     runner = web.AppRunner(
         wired.app,
         access_log=None,
@@ -39,7 +43,12 @@ async def serving(settings: Settings, keys: KeySet) -> AsyncIterator[int]:
         sweeper = asyncio.ensure_future(hot.sweep())
         try:
             loop = asyncio.get_running_loop()
-            server = await loop.create_server(hot, settings.host, settings.port, backlog=BACKLOG)
+            if listening is None:
+                server = await loop.create_server(
+                    hot, settings.host, settings.port, backlog=BACKLOG
+                )
+            else:
+                server = await loop.create_server(hot, sock=listening, backlog=BACKLOG)
             try:
                 yield server.sockets[0].getsockname()[1]
             finally:

@@ -34,6 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     default_tier: str = "basic"
     quota_enforcement: bool = True
     data_dir: Path = Path(".data")
+    gateway_workers: int = 1
     partitions: int = 16
     durability: Literal["dev-fast", "default"] = "default"
     stream_retention_seconds: int = 600
@@ -59,6 +60,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         default_tier=read.text("BILLING_TIER_DEFAULT", "basic"),
         quota_enforcement=read.boolean("QUOTA_ENFORCEMENT", True),
         data_dir=Path(read.text("BILLING_DATA_DIR", ".data")),
+        gateway_workers=read.integer("GATEWAY_WORKERS", 1, 1, 256),
         partitions=read.integer("PARTITIONS", 16, 1, 1024),
         durability=read.choice(  # type: ignore[arg-type]
             "DURABILITY", "default", ("dev-fast", "default")

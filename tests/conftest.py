@@ -14,7 +14,6 @@ import asyncpg
 import pytest
 import uvloop
 from aiohttp import ClientSession, TCPConnector
-from joserfc.jwk import KeySet
 
 from gateway import dev_tokens
 from gateway.servers import Postgres, Valkey
@@ -136,8 +135,8 @@ class Services:
     async def start(self, settings: Settings | None = None) -> Service:
         config = settings or self._settings
         await loops.check_partitions(self._connection, config.partitions)
-        keys = KeySet([dev_tokens.dev_key(config.data_dir)])
-        port = await self._running.enter_async_context(serving(config, keys))
+        key = dev_tokens.dev_key(config.data_dir)
+        port = await self._running.enter_async_context(serving(config, key))
         service = Service(f"http://{config.host}:{port}", config, self._connection)
         self._running.push_async_callback(service.close)
         return service
