@@ -1,0 +1,47 @@
+"""A service that the tests of one module share, for many small requests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from gateway.servers import Postgres, Valkey
+from ledger import db
+from ledger.settings import Settings
+from lua.connection import RedisConnection
+from tests.conftest import Service, Services
+
+
+@pytest.fixture(scope="module")
+async def shared(
+    postgres: Postgres,
+    valkey: Valkey,
+    _numbers: Iterator[int],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Service]:
+    """One service, database and empty Redis for the whole module. A module that uses this must
+    not use the per-test fixtures: they empty Redis."""
+    name = f"shared_{next(_numbers)}"
+    parts = urlsplit(postgres.url)
+    admin = await asyncpg.connect(urlunsplit(parts._replace(path="/postgres")))
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE billing")
+    await admin.close()
+    redis = RedisConnection(valkey.url)
+    await redis.run("FLUSHALL")
+    await redis.close()
+    settings = Settings(
+        database_url=urlunsplit(parts._replace(path=f"/{name}")),
+        redis_url=valkey.url,
+        data_dir=tmp_path_factory.mktemp("data"),
+        partitions=4,
+    )
+    connection = await db.connect(settings.database_url)
+    services = Services(settings, connection)
+    service = await services.start()
+    await service.drain.run_once(range(settings.partitions))
+    yield service
+    await services.stop()
+    await connection.close()

@@ -1,0 +1,210 @@
+"""A partition on a real server, loaded without a ledger, for tests of the scripts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any, Protocol
+from uuid import UUID, uuid5
+
+from lua import keys
+from lua.keys import Account
+from lua.scripts import (
+    CheckAnswer,
+    Event,
+    Limit,
+    LoadOutcome,
+    LookedUp,
+    Recorded,
+    Recovery,
+    Scripts,
+)
+
+PARTITION = 3
+CAP = 1_000_000
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+NOON_MS = 1_773_144_000_000  # 2026-03-10 12:00 UTC, a border of receipt buckets
+TERMS = b"terms"
+
+_NAMES = UUID("00000000-0000-4000-8000-000000000000")
+USER = Account(uuid5(_NAMES, "user")).who
+ORG = uuid5(_NAMES, "organization")
+MEMBER = Account(uuid5(_NAMES, "member"), ORG).who
+OTHER_MEMBER = Account(uuid5(_NAMES, "other member"), ORG).who
+POOL = MEMBER[:17]
+
+
+class Server(Protocol):
+    """What the bench needs of a Redis: scripts, and plain commands to look behind them."""
+
+    async def evalsha(self, sha: str, keys: Sequence[str], args: Sequence[Any]) -> Any: ...
+
+    async def script_load(self, source: str) -> None: ...
+
+    async def run(self, *command: Any) -> Any: ...
+
+
+def usage_id(name: str) -> bytes:
+    return uuid5(_NAMES, name).bytes
+
+
+def limit(
+    usage_type: str = "calls",
+    enforcement: str = "h",
+    most: int | None = 10,
+    *,
+    rate: int = 0,
+    window_s: int = 0,
+    used: int = 0,
+) -> Limit:
+    return Limit(usage_type, enforcement, most, rate, window_s * 1_000_000, used)
+
+
+_unkeyed = iter(range(1 << 60))
+
+
+def event(
+    units: int = 1,
+    *,
+    who: bytes = USER,
+    key: str | None = None,
+    body: bytes = b"samebody",
+    usage_type: str = "calls",
+    occurred_at: int | None = None,
+    looked_up: LookedUp = LookedUp.NOT_YET,
+    payload: bytes = b"payload",
+) -> Event:
+    """An event of this idempotency key, or of none; the same `body` is the same request."""
+    name = f"unkeyed {next(_unkeyed)}" if key is None else f"key {key}"
+    fingerprint = b"" if key is None else body
+    return Event(
+        who, usage_id(name), fingerprint, usage_type, units, occurred_at, payload, looked_up
+    )
+
+
+def still_clock() -> dict[str, str]:
+    """The fence include with a clock that moves only when a test says so: microseconds in the
+    `clock` fields of meta instead of the server's TIME. All else is the shipped text."""
+    text = files("lua").joinpath("include/fence.lua").read_text(encoding="utf-8")
+    assert text.count("redis.call('TIME')") == 1
+    still = "redis.call('HMGET', meta_key, 'clock_s', 'clock_us')"
+    return {"fence": text.replace("redis.call('TIME')", still)}
+
+
+class Bench:
+    """One partition. With `now_us` its clock stands still until `move`d."""
+
+    def __init__(
+        self, server: Server, now_us: int | None = None, includes: dict[str, str] | None = None
+    ) -> None:
+        self.server = server
+        self.now_us = now_us
+        replaced = dict(includes or {}) | ({} if now_us is None else still_clock())
+        self.scripts = Scripts(server, replaced or None)
+        self.meta_key = keys.meta(PARTITION)
+        self.stream_key = keys.stream(PARTITION)
+
+    async def vouch(self, **said: Any) -> Recovery:
+        """Recovers the partition, by default as a new one."""
+        new: dict[str, Any] = {
+            "row_replid": "", "epoch": 1, "cursor": "0-0", "drained": 0, "acked": "0-0", "offset": 0
+        }  # fmt: skip
+        recovery = await self.scripts.recover(PARTITION, **(new | said))
+        await self.move(0)
+        return recovery
+
+    async def move(self, us: int = 0, *, ms: int = 0, hours: int = 0) -> None:
+        """Moves the still clock."""
+        if self.now_us is not None:
+            self.now_us += us + ms * 1000 + hours * HOUR_MS * 1000
+            seconds, micros = divmod(self.now_us, 1_000_000)
+            await self.hset(self.meta_key, clock_s=seconds, clock_us=micros)
+
+    async def now(self) -> int:
+        """The scripts' time in ms."""
+        if self.now_us is not None:
+            return self.now_us // 1000
+        seconds, micros = await self.server.run("TIME")
+        offset = await self.server.run("HGET", self.meta_key, "offset")
+        return int(seconds) * 1000 + int(micros) // 1000 + int(offset or 0)
+
+    async def load(self, subject: bytes, *limits: Limit, **said: Any) -> LoadOutcome:
+        """Loads a quota whose period began and ends forty days from now, unless said otherwise."""
+        around = await self.now() // DAY_MS * DAY_MS
+        usual: dict[str, Any] = {
+            "epoch": await self.epoch(),
+            "version": 1,
+            "starts": around - 40 * DAY_MS,
+            "ends": around + 40 * DAY_MS,
+            "cursor": "0-0",
+            "through": "0-0",
+            "terms": TERMS,
+            "blocked": "",
+        }
+        return await self.scripts.load(PARTITION, subject, limits=limits, **(usual | said))
+
+    async def record(self, *events: Event, enforce: bool = True, cap: int = CAP) -> Recorded:
+        return await self.scripts.record(PARTITION, events, enforce=enforce, cap=cap)
+
+    async def check(
+        self,
+        units: int,
+        *,
+        who: bytes = USER,
+        usage_type: str = "calls",
+        enforce: bool = True,
+    ) -> CheckAnswer:
+        pool = who[:17] if who[:1] == b"o" else None
+        checked = await self.scripts.check(
+            PARTITION, who, pool, enforce=enforce, usage_type=usage_type, units=units
+        )
+        return checked.answer
+
+    # Looking behind the scripts.
+
+    async def _raw(self, command: str, key: str, *args: str) -> Any:
+        """The reply as the server sends it, before a client library reshapes it."""
+        call = f"return redis.call('{command}', KEYS[1], unpack(ARGV))"
+        return await self.server.run("EVAL", call, 1, key, *args)
+
+    async def hset(self, key: str, **fields: Any) -> None:
+        await self.server.run("HSET", key, *(part for item in fields.items() for part in item))
+
+    async def hash(self, key: str) -> dict[str, bytes]:
+        flat = await self._raw("HGETALL", key)
+        return {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+
+    async def meta(self) -> dict[str, str]:
+        return {name: raw.decode() for name, raw in (await self.hash(self.meta_key)).items()}
+
+    async def epoch(self) -> int:
+        return int((await self.meta()).get("epoch", "0"))
+
+    def quota_key(self, subject: bytes) -> str:
+        return keys.quota(PARTITION, subject)
+
+    async def used(self, subject: bytes = USER, usage_type: str = "calls") -> int:
+        fields = await self.hash(self.quota_key(subject))
+        return int(fields.get(f"used:{usage_type}", b"0"))
+
+    async def entries(self) -> list[tuple[str, dict[str, bytes]]]:
+        return [
+            (entry[0].decode(), {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)})
+            for entry in await self._raw("XRANGE", self.stream_key, "-", "+")
+            for flat in [entry[1]]
+        ]
+
+    async def keys(self, pattern: str = "*") -> list[str]:
+        return sorted(key.decode() for key in await self.server.run("KEYS", pattern))
+
+    async def receipts(self) -> int:
+        found = [await self.server.run("HLEN", key) for key in await self.keys("receipt:*")]
+        return sum(found)
+
+    async def state(self) -> dict[str, tuple[bytes, int]]:
+        """Everything the server holds, byte for byte, and when each key expires."""
+        return {
+            key: (await self.server.run("DUMP", key), await self.server.run("PEXPIRETIME", key))
+            for key in await self.keys()
+        }

@@ -1,0 +1,172 @@
+"""The record script in plain Python: what it must answer and hold, in the simplest words.
+
+Integers and fractions only; nothing here knows of hashes, includes or Lua numbers.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import ceil, floor
+
+import msgspec
+
+from lua.scripts import Answer, Event, Limit, LookedUp, Missing, Outcome
+
+BUCKET_MS = 12 * 3_600_000
+DAY_MS = 24 * 3_600_000
+MAX_UNITS = 2**53 - 1
+
+
+class Counter(msgspec.Struct):
+    """One usage type of one subject."""
+
+    rule: Limit
+    used: int
+    tat_us: int = 0
+
+    def left(self) -> int | None:
+        if self.rule.limit is None or self.rule.enforcement not in "hsx":
+            return None
+        return max(0, self.rule.limit - self.used)
+
+    def over(self, units: int) -> bool:
+        hard = self.rule.enforcement in "hx" and self.rule.limit is not None
+        return hard and self.used + units > (self.rule.limit or 0)
+
+    def rated(self) -> bool:
+        return self.rule.rate_limit > 0 and self.rule.enforcement != "w"
+
+    def tat_after(self, units: int, now_us: int) -> int:
+        cost = ceil(Fraction(units * self.rule.rate_window_us, self.rule.rate_limit))
+        return max(self.tat_us, now_us) + cost
+
+    def wait_us(self, units: int, now_us: int) -> int:
+        return max(0, self.tat_after(units, now_us) - now_us - self.rule.rate_window_us)
+
+    def window_left(self, now_us: int) -> int:
+        free = now_us + self.rule.rate_window_us - max(self.tat_us, now_us)
+        return max(0, floor(Fraction(free * self.rule.rate_limit, self.rule.rate_window_us)))
+
+
+class Receipt(msgspec.Struct):
+    fingerprint: bytes
+    answer: Answer
+
+
+class Model:
+    """A partition whose quotas are all loaded, for one period that outlasts the test."""
+
+    def __init__(self, now_us: int, starts: int, ends: int, bumped_at: int = 0) -> None:
+        self.now_us = now_us
+        self.starts, self.ends = starts, ends
+        self.bumped_at = bumped_at
+        self.counters: dict[tuple[bytes, str], Counter] = {}
+        self.receipts: dict[bytes, Receipt] = {}
+        self.entries: list[tuple[Event, int]] = []
+        self.drained = 0
+
+    @property
+    def now_ms(self) -> int:
+        return self.now_us // 1000
+
+    def load(self, subject: bytes, *limits: Limit) -> None:
+        for one in limits:
+            known = self.counters.get((subject, one.usage_type))
+            self.counters[subject, one.usage_type] = Counter(
+                one, known.used if known else one.used, known.tat_us if known else 0
+            )
+
+    def record(self, events: list[Event], *, enforce: bool, cap: int) -> list[Answer]:
+        undrained = len(self.entries) - self.drained
+        answers = []
+        for event in events:
+            before = len(self.entries)
+            answers.append(self._one(event, enforce, undrained >= cap))
+            undrained += len(self.entries) - before
+        return answers
+
+    def _one(self, event: Event, enforce: bool, full: bool) -> Answer:
+        if event.fingerprint:
+            receipt = self.receipts.get(event.usage_id)
+            if receipt and self._remembered(receipt.answer.recorded_at):
+                if receipt.fingerprint != event.fingerprint:
+                    return Answer(Outcome.CONFLICT)
+                first = receipt.answer
+                return Answer(Outcome.REPLAYED, first.recorded_at, first.remaining, first.exceeded)
+            forgetful = self.bumped_at and self.now_ms < self.bumped_at + DAY_MS
+            if forgetful and event.looked_up is not LookedUp.UNKNOWN:
+                return Answer(Outcome.LOOK_UP)
+        if event.occurred_at is not None and not (
+            self.now_ms - 35 * DAY_MS <= event.occurred_at <= self.now_ms + 300_000
+        ):
+            return Answer(Outcome.UNTIMELY)
+        subjects = [event.who] if event.pool is None else [event.who, event.pool]
+        found = [self.counters.get((subject, event.usage_type)) for subject in subjects]
+        missing = sum(
+            flag
+            for flag, one in zip((Missing.USER, Missing.POOL), found, strict=False)
+            if one is None
+        )
+        if missing:
+            return Answer(Outcome.MISS, self.now_ms, detail=missing)
+        counters = [one for one in found if one is not None]
+        if full:
+            return Answer(Outcome.FULL)
+        if any(one.used + event.units > MAX_UNITS for one in counters):
+            return Answer(Outcome.OVERFLOW)
+        refusal = self._refusal(counters, event.units) if enforce else None
+        if refusal is not None:
+            unsure = event.fingerprint and event.looked_up is LookedUp.NOT_YET
+            return Answer(Outcome.LOOK_UP) if unsure else refusal
+        return self._count(event, counters)
+
+    def _remembered(self, made_ms: int) -> bool:
+        return self.now_ms // BUCKET_MS - made_ms // BUCKET_MS <= 2
+
+    def _refusal(self, counters: list[Counter], units: int) -> Answer | None:
+        over = [(one.left() or 0, at) for at, one in enumerate(counters) if one.over(units)]
+        if over:
+            left, at = min(over)
+            return self._refused(Outcome.DENIED, left, at, counters[at].rule.limit or 0, None)
+        waits = [
+            (-one.wait_us(units, self.now_us), at)
+            for at, one in enumerate(counters)
+            if one.rated() and one.wait_us(units, self.now_us) > 0
+        ]
+        if not waits:
+            return None
+        longest, at = min(waits)
+        rule = counters[at].rule
+        detail = [ceil(Fraction(-longest, 1000)), rule.rate_window_us // 1_000_000]
+        left = counters[at].window_left(self.now_us)
+        return self._refused(Outcome.RATE_LIMITED, left, at, rule.rate_limit, detail)
+
+    def _refused(
+        self, outcome: Outcome, left: int, at: int, limit: int, detail: list[int] | None
+    ) -> Answer:
+        return Answer(
+            outcome, self.now_ms, left, 1, at + 1, limit, self.starts, self.ends, detail
+        )  # fmt: skip
+
+    def _count(self, event: Event, counters: list[Counter]) -> Answer:
+        for one in counters:
+            one.used += event.units
+            if one.rule.rate_limit > 0:
+                full = self.now_us + one.rule.rate_window_us
+                one.tat_us = min(one.tat_after(event.units, self.now_us), full)
+        shown = [(left, at) for at, one in enumerate(counters) if (left := one.left()) is not None]
+        exceeded = any(
+            one.rule.limit is not None and one.used > one.rule.limit
+            for one in counters
+            if one.left() is not None
+        )
+        left, at = min(shown) if shown else (None, -1)
+        limit = counters[at].rule.limit or 0 if shown else 0
+        answer = Answer(
+            Outcome.RECORDED, self.now_ms, left, int(exceeded), at + 1, limit,
+            self.starts, self.ends,
+        )  # fmt: skip
+        if event.fingerprint:
+            self.receipts[event.usage_id] = Receipt(event.fingerprint, answer)
+        self.entries.append((event, counters[0].used))
+        return answer

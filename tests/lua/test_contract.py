@@ -1,0 +1,217 @@
+"""What a script is given: header, body and wrapper say the same, or a bill is wrong."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from lua import keys
+from lua.scripts import (
+    NAMES,
+    QUOTA_TTL_S,
+    Event,
+    Limit,
+    LookedUp,
+    Scripts,
+)
+from tests.lua.header import include, read
+from tests.lua.kit import MEMBER, OTHER_MEMBER, POOL, USER
+
+PARTITION = 7
+EVERY_KEY = {
+    "stream": keys.stream(PARTITION),
+    "meta": keys.meta(PARTITION),
+    "receipts": keys.receipts(PARTITION),
+    "user_quota": keys.quota(PARTITION, MEMBER),
+    "pool_quota": keys.quota(PARTITION, POOL),
+    "quota": keys.quota(PARTITION, MEMBER),
+}
+# A value of its own for every keyword argument of every wrapper.
+SAID: dict[str, Any] = {
+    "enforce": True, "cap": 11, "usage_type": "calls", "units": 12, "epoch": 13, "version": 14,
+    "starts": 15, "ends": 16, "cursor": "17-0", "through": "18-0", "terms": b"19",
+    "blocked": "paused", "after": "20-0", "count": 21, "replid": "22", "drained": 23,
+    "row_replid": "24", "acked": "25-0", "offset": 26,
+}  # fmt: skip
+REPLIES: dict[str, Any] = {
+    "record": [0, 1, b""],
+    "check": [0, 1, [0]],
+    "quota": [0, 1, 0, [], []],
+    "load": 0,
+    "read": [0, b"r", b"1", b"0-0", []],
+    "trim": 0,
+    "recover": [0, b"1", b"r", b"0-0"],
+}
+
+
+class Recording:
+    """A connection that keeps what it is told to run."""
+
+    def __init__(self, reply: Any) -> None:
+        self.reply = reply
+        self.keys: list[str] = []
+        self.args: list[Any] = []
+
+    async def evalsha(self, sha: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        self.keys, self.args = list(keys), list(args)
+        return self.reply
+
+    async def script_load(self, source: str) -> None:
+        raise AssertionError("not asked to")
+
+
+def own_parameters(name: str) -> list[str]:
+    """The wrapper's keyword-only parameters, as far as they are single arguments."""
+    parameters = inspect.signature(getattr(Scripts, name)).parameters.values()
+    return [one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.name != "limits"]
+
+
+async def sent(name: str, *positional: Any, **extra: Any) -> Recording:
+    recording = Recording(REPLIES[name])
+    said = {parameter: SAID[parameter] for parameter in own_parameters(name)}
+    await getattr(Scripts(recording), name)(PARTITION, *positional, **said, **extra)
+    return recording
+
+
+def as_sent(value: Any) -> Any:
+    return int(value) if isinstance(value, bool) else value
+
+
+def test_every_script_file_has_a_wrapper_and_every_include_is_used() -> None:
+    folder = files("lua")
+    scripts = {one.name for one in folder.iterdir() if one.name.endswith(".lua")}
+    assert scripts == {f"{name}.lua" for name in NAMES}
+    for name in NAMES:
+        assert inspect.iscoroutinefunction(getattr(Scripts, name))
+    includes = {one.name for one in folder.joinpath("include").iterdir()}
+    text = "".join(read(name).body for name in NAMES) + "".join(
+        include(name.removesuffix(".lua")).body for name in includes
+    )
+    assert includes == {f"{name}.lua" for name in re.findall(r'--- @include "(\w+)"', text)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_header_names_what_the_body_uses_and_nothing_else(name: str) -> None:
+    script = read(name)
+    assert script.uses(r"KEYS\[") == set(range(1, len(script.names("KEYS")) + 1)) - (
+        {4} if name == "record" else set()  # reached from KEYS_BEFORE
+    )
+    assert script.uses(r"ARGV\[") == set(range(1, len(script.names("ARGV")) + 1))
+    slots = script.names("EVENT") or script.names("LIMIT")
+    assert script.uses(r"ARGV\[at \+ ") == set(range(1, len(slots) + 1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_local_that_holds_an_argument_carries_its_name(name: str) -> None:
+    script = read(name)
+    short = {"id": "usage_id", "occurred": "occurred_at", "meta_key": "meta", "user": "user_quota"}
+    short["key"] = {"load": "quota", "recover": "meta"}.get(name, "")
+    slots = script.names("EVENT") or script.names("LIMIT")
+    for argument, names in (
+        (r"KEYS\[", script.names("KEYS")),
+        (r"ARGV\[", script.names("ARGV")),
+        (r"ARGV\[at \+ ", slots),
+    ):
+        for local, number in script.locals_of(argument):
+            assert names[number - 1] == short.get(local, local), f"local {local}"
+
+
+def test_the_checks_above_see_the_locals_they_are_about() -> None:
+    assert read("record").locals_of(r"ARGV\[") == [("enforce", 1), ("cap", 2), ("ttl", 3)]
+    assert ("fingerprint", 5) in read("record").locals_of(r"ARGV\[at \+ ")
+    assert ("looked_up", 9) in read("record").locals_of(r"ARGV\[at \+ ")
+    assert ("version", 3) in read("load").locals_of(r"ARGV\[")
+    assert ("cursor", 3) in read("recover").locals_of(r"ARGV\[")
+    assert read("record").locals_of(r"KEYS\[")[:2] == [("stream", 1), ("meta_key", 2)]
+    assert read("check").locals_of(r"KEYS\[") == [("meta", 1), ("user", 2)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_the_wrapper_sends_the_arguments_that_the_header_names_in_its_order(
+    name: str,
+) -> None:
+    script = read(name)
+    values = SAID | {"ttl": QUOTA_TTL_S, "subject": MEMBER}
+    positional: tuple[Any, ...] = {
+        "record": ([],),
+        "check": (MEMBER, POOL),
+        "quota": (MEMBER, POOL),
+        "load": (MEMBER,),
+    }.get(name, ())
+    extra = {"limits": ()} if name == "load" else {}
+    recording = await sent(name, *positional, **extra)
+    assert recording.args == [as_sent(values[argument]) for argument in script.names("ARGV")]
+    named = [one for one in script.names("KEYS") if one != "quotas"]
+    assert recording.keys == [EVERY_KEY[one] for one in named]
+    argv = [one for one in script.names("ARGV") if one not in ("ttl", "subject")]
+    assert own_parameters(name) == argv
+
+
+@pytest.mark.parametrize("name", ["check", "quota"])
+async def test_a_personal_account_has_no_pool_key(name: str) -> None:
+    recording = await sent(name, USER, None)
+    assert recording.keys == [EVERY_KEY["meta"], keys.quota(PARTITION, USER)]
+    assert "absent for a personal account" in read(name).line("KEYS[3] pool_quota")
+
+
+async def test_events_are_sent_in_slots_as_the_header_names_them() -> None:
+    script = read("record")
+    events = [
+        Event(MEMBER, b"i" * 16, b"f" * 8, "calls", 5, 6, b"p", LookedUp.UNKNOWN),
+        Event(OTHER_MEMBER, b"j" * 16, b"", "tokens", 7, None, b"q"),
+        Event(USER, b"k" * 16, b"", "calls", 8, None, b"r", LookedUp.UNREACHABLE),
+        Event(MEMBER, b"l" * 16, b"g" * 8, "calls", 9, 10, b"s"),
+    ]
+    recording = await sent("record", events)
+    slots, before = script.names("EVENT"), len(script.names("ARGV"))
+    rows = [
+        dict(zip(slots, recording.args[at : at + len(slots)], strict=True))
+        for at in range(before, len(recording.args), len(slots))
+    ]
+    assert len(rows) == len(events)
+    quotas = recording.keys[script.names("KEYS").index("quotas") :]
+    assert len(set(quotas)) == len(quotas) == 4
+    for row, event in zip(rows, events, strict=True):
+        assert quotas[row.pop("user_quota") - 1] == keys.quota(PARTITION, event.who)
+        at = row.pop("pool_quota")
+        if event.pool is None:
+            assert at == 0
+        else:
+            assert quotas[at - 1] == keys.quota(PARTITION, event.pool)
+        said = {name: getattr(event, name) for name in row}
+        said["occurred_at"] = "" if event.occurred_at is None else event.occurred_at
+        assert row == said
+    fields = {*Event.__struct_fields__, "user_quota", "pool_quota"}
+    assert set(slots) == fields
+
+
+async def test_limits_are_sent_in_slots_as_the_header_names_them() -> None:
+    script = read("load")
+    limits = [Limit("calls", "h", 5, 6, 7, 8), Limit("tokens", "n", None, 0, 0, 0)]
+    recording = await sent("load", MEMBER, limits=limits)
+    assert script.names("LIMIT") == ["usage_type", "rule", "used"]
+    assert recording.args[len(script.names("ARGV")) :] == [
+        "calls", "h 5 6 7", 8, "tokens", "n - 0 0", 0
+    ]  # fmt: skip
+    assert script.line("LIMIT[2] rule") == (
+        "enforcement letter, limit, rate limit in units, rate window in microseconds"
+    )
+
+
+def test_the_body_counts_keys_arguments_and_slots_as_the_header_does() -> None:
+    record, load = read("record"), read("load")
+    assert record.constants()["KEYS_BEFORE"] == record.names("KEYS").index("quotas")
+    assert record.constants()["ARGS_BEFORE"] == len(record.names("ARGV"))
+    assert record.constants()["SLOTS"] == len(record.names("EVENT"))
+    assert load.constants()["ARGS_BEFORE"] == len(load.names("ARGV"))
+    assert load.constants()["SLOTS"] == len(load.names("LIMIT"))
+
+
+def test_every_key_of_a_script_is_in_one_cluster_slot() -> None:
+    for key in EVERY_KEY.values():
+        assert re.findall(r"\{(.*?)\}", key) == ["p07"]

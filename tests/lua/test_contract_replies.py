@@ -1,0 +1,143 @@
+"""What a script answers: header, body, enums and structs say the same."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+import pytest
+
+from ledger.domain import quantity, usage
+from lua.scripts import (
+    NAMES,
+    QUOTA_TTL_S,
+    Answer,
+    CheckAnswer,
+    Checked,
+    LoadOutcome,
+    LookedUp,
+    Missing,
+    Outcome,
+    QuotaHashes,
+    Recorded,
+    Recovery,
+    RecoveryOutcome,
+    Tail,
+)
+from tests.lua.header import include, read, split_top
+
+RECORD_OUTCOMES = {name: int(one) for name, one in Outcome.__members__.items() if name != "ALLOWED"}
+CHECK_OUTCOMES = (
+    {"ALLOWED": int(Outcome.RECORDED)}
+    | {
+        name: RECORD_OUTCOMES[name]
+        for name in ("DENIED", "RATE_LIMITED", "MISS", "OVERFLOW", "BLOCKED")
+    }
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "enum"),
+    [
+        ("record", RECORD_OUTCOMES),
+        ("check", CHECK_OUTCOMES),
+        ("load", {one.name: int(one) for one in LoadOutcome}),
+        ("recover", {one.name: int(one) for one in RecoveryOutcome}),
+    ],
+)
+def test_outcomes_are_the_same_in_header_body_and_enum(name: str, enum: dict[str, int]) -> None:
+    script = read(name)
+    assert script.said() == enum
+    constants = script.constants()
+    assert {key: constants.get(key) for key in enum} == enum
+    others = {"KEYS_BEFORE", "ARGS_BEFORE", "SLOTS", "MAX_UNITS", "TAIL", "OLDEST_MS", "NEWEST_MS"}
+    assert constants.keys() - enum.keys() <= others | {"FORGETFUL_MS"}
+    returned = set(re.findall(r"return \{? ?([A-Z_]+)\b", script.body)) - {"KEYS", "ARGV"}
+    assert returned == set(enum)
+
+
+def test_scripts_without_outcomes_have_no_outcome_constants() -> None:
+    for name in set(NAMES) - {"record", "check", "load", "recover"}:
+        assert read(name).said() == read(name).constants() == {}
+
+
+@pytest.mark.parametrize(("name", "struct"), [("record", Answer), ("check", CheckAnswer)])
+def test_an_answers_fields_are_those_of_the_header_in_order(name: str, struct: Any) -> None:
+    assert list(struct.__struct_fields__) == read(name).names("ANSWER")
+
+
+def test_every_answer_of_a_body_fits_the_answers_fields() -> None:
+    for name in ("record", "check"):
+        script = read(name)
+        flat = re.sub(r"\n\s*", " ", script.body)
+        answers = re.findall(r"return \{ ([A-Z_]+.*?) \}(?= end| if|$|\s)", flat)
+        assert len(answers) >= 5
+        for answer in answers:
+            assert len(split_top(answer)) <= len(script.names("ANSWER")), answer
+
+
+@pytest.mark.parametrize(
+    ("name", "struct", "renamed"),
+    [
+        ("record", Recorded, {"one ANSWER per event": "answers"}),
+        ("check", Checked, {"ANSWER": "answer"}),
+        ("quota", QuotaHashes, {}),
+        ("read", Tail, {}),
+        ("recover", Recovery, {}),
+    ],
+)
+def test_a_replys_fields_are_those_of_the_header_in_order(
+    name: str, struct: Any, renamed: dict[str, str]
+) -> None:
+    said = [renamed.get(one, one) for one in read(name).line("REPLY").split(", ")]
+    if name != "recover":
+        assert said.pop(0) == "fenced"
+    assert said == list(struct.__struct_fields__)
+
+
+def test_single_replies_are_named() -> None:
+    assert read("load").line("REPLY") == "outcome"
+    assert read("trim").line("REPLY") == "trimmed"
+
+
+def test_details_in_words_are_the_flags_of_the_wrapper() -> None:
+    for name in ("record", "check", "quota"):
+        [said] = re.findall(r"(?:MISS|missing): ([^;]+)", read(name).head.replace("MISS: now", ""))
+        assert re.findall(r"(\d) (\w+)", said)[:3] == [
+            (str(int(Missing.USER)), "user"),
+            (str(int(Missing.POOL)), "pool"),
+            (str(int(Missing.USER | Missing.POOL)), "both"),
+        ]
+    looked_up = read("record").line("EVENT[9] looked_up")
+    assert re.findall(r"(\d):? ", looked_up) == [str(int(one)) for one in LookedUp]
+    assert list(LookedUp) == [LookedUp.NOT_YET, LookedUp.UNKNOWN, LookedUp.UNREACHABLE]
+
+
+def test_numbers_that_python_and_lua_share_are_equal() -> None:
+    record = read("record").constants()
+    assert record["MAX_UNITS"] == read("check").constants()["MAX_UNITS"] == quantity.MAX_UNITS
+    assert include("receipts").constants()["RECEIPT_FINGERPRINT_BYTES"] == usage.FINGERPRINT_BYTES
+    assert QUOTA_TTL_S == 24 * 3600
+    assert (record["OLDEST_MS"], record["NEWEST_MS"]) == (35 * 86_400_000, 5 * 60_000)
+
+
+def test_the_entry_has_the_fields_that_the_header_names_and_the_ledger_reads() -> None:
+    script = read("record")
+    [named] = re.findall(r"^Entry: ([\w, ]+);", script.head, re.MULTILINE)
+    [xadd] = re.findall(r"'XADD', stream, '\*', (.*?)\)\n", script.body, re.DOTALL)
+    appended = [part.strip("'") for part in split_top(xadd.replace("\n", " "))[::2]]
+    assert appended == named.split(", ")
+    read_back = re.findall(r'fields\["(\w+)"\]', inspect.getsource(usage.parse_entry))
+    assert set(read_back) == set(appended)
+    [quota] = re.findall(r'quota is "([^"]+)"', script.head.replace("\n", " "))
+    groups = re.findall(r"\?P<(\w+)>", usage._QUOTA.pattern.decode())
+    assert quota.split() == [{"at": "recorded_at"}.get(one, one) for one in groups]
+
+
+def test_the_load_scripts_positions_in_an_entry_are_those_of_the_record_script() -> None:
+    fields = re.findall(r"^Entry: ([\w, ]+);", read("record").head, re.MULTILINE)[0].split(", ")
+    # A flat array of name, value, ...: the value of field i stands at 2 * i + 2.
+    places = {name: 2 * at + 2 for at, name in enumerate(fields)}
+    used = {int(number) for number in re.findall(r"fields\[(\d+)\]", read("load").body)}
+    assert used == {1, places["who"], places["type"], places["quota"]}

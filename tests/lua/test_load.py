@@ -1,0 +1,206 @@
+"""Loading writes a quota from a snapshot, unless something newer has overtaken it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lua.scripts import LoadOutcome, Outcome
+from tests.lua.kit import (
+    DAY_MS,
+    MEMBER,
+    NOON_MS,
+    OTHER_MEMBER,
+    POOL,
+    USER,
+    Bench,
+    event,
+    limit,
+)
+
+LOADED, RETRY = LoadOutcome.LOADED, LoadOutcome.RETRY
+PERIOD = {"starts": NOON_MS - DAY_MS, "ends": NOON_MS + DAY_MS}
+
+
+async def test_a_snapshot_becomes_a_quota_with_a_days_life(bench: Bench) -> None:
+    assert await bench.load(USER, limit(most=10, used=4), limit("tokens", used=0)) is LOADED
+    fields = await bench.hash(bench.quota_key(USER))
+    assert (fields["limit:calls"], fields["used:calls"]) == (b"h 10 0 0", b"4")
+    assert "used:tokens" not in fields
+    assert 86_000 < await bench.server.run("TTL", bench.quota_key(USER)) <= 86_400
+    assert (await bench.check(7)).outcome is Outcome.DENIED
+    assert (await bench.check(6)).outcome is Outcome.ALLOWED
+
+
+@pytest.mark.parametrize(
+    "stale",
+    [
+        {"epoch": 1},
+        {"epoch": 3},
+        {"cursor": "8-9"},
+        {"cursor": "7-100"},
+        {"starts": NOON_MS + 1},
+        {"ends": NOON_MS},
+        {"version": 4},
+    ],
+)
+async def test_a_snapshot_that_was_overtaken_is_taken_again(
+    still: Bench, stale: dict[str, Any]
+) -> None:
+    await still.load(USER, limit(most=77), version=5, **PERIOD)
+    await still.hset(still.meta_key, epoch=2, floor="9-0")
+    before = await still.state()
+    fresh = PERIOD | {"epoch": 2, "version": 5, "cursor": "9-0", "through": "9-0"}
+    assert await still.load(USER, limit(), **(fresh | stale)) is RETRY
+    assert await still.state() == before
+    assert await still.load(USER, limit(), **fresh) is LOADED
+
+
+async def test_ids_are_compared_as_numbers(still: Bench) -> None:
+    await still.hset(still.meta_key, floor="99-10")
+    assert await still.load(USER, limit(), cursor="99-9") is RETRY
+    assert await still.load(USER, limit(), cursor="99-10") is LOADED
+    await still.hset(still.meta_key, floor="100-0")
+    assert await still.load(MEMBER, limit(), cursor="99-11") is RETRY
+    assert await still.load(MEMBER, limit(), cursor="1000-0") is LOADED
+
+
+async def test_a_stub_holds_out_for_its_version(bench: Bench) -> None:
+    await bench.hset(bench.quota_key(USER), epoch=1, min_version=10)
+    await bench.server.run("EXPIRE", bench.quota_key(USER), 100)
+    assert await bench.load(USER, limit(), version=9) is RETRY
+    assert await bench.load(USER, limit(), version=10) is LOADED
+    assert (await bench.hash(bench.quota_key(USER)))["min_version"] == b"10"
+
+
+async def test_a_newer_version_replaces_rules_terms_and_block_and_takes_the_ledgers_count(
+    bench: Bench,
+) -> None:
+    await bench.load(USER, limit(most=10, used=3), limit("old"), blocked="paused")
+    last = (await bench.record(event())).last_id or "0-0"
+    assert await bench.load(
+        USER, limit(most=20, used=5), version=2, through=last, terms=b"new"
+    ) is LOADED  # fmt: skip
+    fields = await bench.hash(bench.quota_key(USER))
+    assert (fields["limit:calls"], fields["used:calls"]) == (b"h 20 0 0", b"5")
+    assert (fields["terms"], fields["min_version"]) == (b"new", b"2")
+    assert not fields.keys() & {"blocked", "limit:old"}
+
+
+async def test_loading_what_is_loaded_changes_nothing(bench: Bench) -> None:
+    await bench.load(USER, limit(most=10))
+    await bench.record(event(4))
+    before = await bench.state()
+    for _ in range(2):
+        assert await bench.load(USER, limit(most=10)) is LOADED
+    assert await bench.state() == before
+
+
+async def test_a_usage_type_the_hash_does_not_know_is_added_by_loading_again(
+    bench: Bench,
+) -> None:
+    await bench.load(USER, limit(most=10))
+    await bench.record(event(4))
+    assert await bench.load(USER, limit(most=10), limit("new", most=7)) is LOADED
+    assert await bench.used() == 4
+    assert (await bench.check(7, usage_type="new")).outcome is Outcome.ALLOWED
+
+
+async def test_a_lost_quota_is_rebuilt_from_the_tail(bench: Bench) -> None:
+    await bench.load(USER, limit(most=100), limit("tokens", most=None))
+    await bench.record(event(4), event(5), event(6, usage_type="tokens"))
+    await bench.server.run("DEL", bench.quota_key(USER))
+    await bench.load(USER, limit(most=100, used=30), limit("tokens", most=None))
+    assert [await bench.used(USER, name) for name in ("calls", "tokens")] == [39, 6]
+
+
+async def test_only_entries_after_those_already_counted_are_added(bench: Bench) -> None:
+    await bench.load(USER, limit(most=100))
+    last_ids = [(await bench.record(event(units))).last_id for units in (1, 2, 4, 8)]
+    for number, through in enumerate(last_ids):
+        await bench.server.run("DEL", bench.quota_key(USER))
+        drained = 2 ** (number + 1) - 1
+        await bench.load(USER, limit(most=100, used=drained), cursor=last_ids[0], through=through)
+        assert await bench.used() == 15
+
+
+async def test_a_tail_adds_to_a_subject_only_what_is_its_own(bench: Bench) -> None:
+    subjects = (USER, MEMBER, OTHER_MEMBER, POOL)
+    for subject in subjects:
+        await bench.load(subject, limit(most=None), limit("tokens", most=None))
+    for units, who in ((1, USER), (2, MEMBER), (4, OTHER_MEMBER)):
+        await bench.record(event(units, who=who), event(units * 10, who=who, usage_type="tokens"))
+    for subject in subjects:
+        await bench.server.run("DEL", bench.quota_key(subject))
+        await bench.load(subject, limit(most=None))
+    assert [await bench.used(subject) for subject in subjects] == [1, 2, 4, 6]
+    assert [await bench.used(subject, "tokens") for subject in subjects] == [0, 0, 0, 0]
+
+
+async def test_a_tail_adds_only_entries_of_the_hashs_own_period(bench: Bench) -> None:
+    today = await bench.now() // DAY_MS * DAY_MS
+    await bench.load(MEMBER, limit(most=None), starts=today - 2 * DAY_MS)
+    await bench.load(POOL, limit(most=None), starts=today - DAY_MS)
+    await bench.record(event(3, who=MEMBER))
+    expected = {
+        (MEMBER, today - 2 * DAY_MS): 3, (MEMBER, today - DAY_MS): 0,
+        (POOL, today - DAY_MS): 3, (POOL, today - 2 * DAY_MS): 0,
+    }  # fmt: skip
+    for number, ((subject, starts), used) in enumerate(expected.items()):
+        await bench.load(subject, limit(most=None), starts=starts, version=2 + number)
+        assert await bench.used(subject) == used
+
+
+async def test_a_recovery_entry_in_the_tail_is_passed_over(bench: Bench) -> None:
+    await bench.load(USER, limit(most=100))
+    await bench.record(event(2))
+    await bench.server.run("XADD", bench.stream_key, "*", "recovery", "2", "cursor", "0-0")
+    await bench.record(event(3))
+    await bench.load(USER, limit(most=100), version=2)
+    assert await bench.used() == 5
+
+
+async def test_a_tail_of_a_thousand_is_read_and_one_more_is_not(bench: Bench) -> None:
+    await bench.load(USER, limit(most=None))
+    first = (await bench.record(event())).last_id
+    await bench.record(*(event() for _ in range(1000)))
+    before = await bench.state()
+    assert await bench.load(USER, limit(most=None), version=2) is RETRY
+    assert await bench.state() == before
+    again = limit(most=None, used=1)
+    assert await bench.load(USER, again, version=2, through=first) is LOADED
+    assert await bench.used() == 1001
+
+
+async def test_a_rate_window_outlives_a_reload(still: Bench) -> None:
+    windowed = limit(most=None, rate=2, window_s=60)
+    await still.load(USER, windowed)
+    await still.record(event(2))
+    await still.load(USER, windowed, version=2)
+    assert (await still.check(1)).outcome is Outcome.RATE_LIMITED
+    await still.move(ms=30_000)
+    assert (await still.check(1)).outcome is Outcome.ALLOWED
+
+
+async def test_counts_of_sixteen_digits_survive_a_load(bench: Bench) -> None:
+    most = 2**53 - 1
+    await bench.load(USER, limit(most=most, used=most - 1))
+    assert await bench.used() == most - 1
+    await bench.load(USER, limit(most=most, used=most - 1), version=10**15)
+    fields = await bench.hash(bench.quota_key(USER))
+    assert fields["head"].split()[1] == fields["min_version"] == b"1000000000000000"
+
+
+async def test_a_negative_ledger_count_is_kept(bench: Bench) -> None:
+    await bench.load(USER, limit(most=5, used=-3))
+    assert (await bench.check(8)).outcome is Outcome.ALLOWED
+    assert (await bench.check(9)).outcome is Outcome.DENIED
+
+
+async def test_only_the_subjects_own_key_is_written(bench: Bench) -> None:
+    before = await bench.state()
+    await bench.load(USER, limit())
+    after = await bench.state()
+    assert after.keys() - before.keys() == {bench.quota_key(USER)}
+    assert {key: after[key] for key in before} == before

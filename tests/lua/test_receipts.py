@@ -1,0 +1,244 @@
+"""A retry is the same unit: receipts, and when the ledger must be asked instead."""
+
+from __future__ import annotations
+
+import pytest
+
+from lua.scripts import Answer, Event, LookedUp, Outcome, Recorded
+from tests.lua.kit import (
+    DAY_MS,
+    HOUR_MS,
+    MEMBER,
+    POOL,
+    USER,
+    Bench,
+    event,
+    limit,
+)
+
+BUCKET_H = 12
+
+
+def names(recorded: Recorded) -> list[str]:
+    return [one.outcome.name for one in recorded.answers]
+
+
+async def record_one(bench: Bench, one: Event, enforce: bool = True) -> Answer:
+    return (await bench.record(one, enforce=enforce)).answers[0]
+
+
+def numbers(answer: Answer) -> tuple[int, int | None, int]:
+    """What a retry must repeat exactly."""
+    return answer.recorded_at, answer.remaining, answer.exceeded
+
+
+@pytest.mark.parametrize(
+    ("enforcement", "most", "shown"),
+    [("h", 100, (97, 0)), ("s", 2, (0, 1)), ("h", None, (None, 0)), ("w", 2, (None, 0))],
+)
+async def test_a_retry_is_answered_with_the_first_numbers_and_counts_nothing(
+    still: Bench, enforcement: str, most: int | None, shown: tuple[int | None, int]
+) -> None:
+    await still.load(USER, limit(enforcement=enforcement, most=most))
+    first = await record_one(still, event(3, key="k"))
+    assert (first.remaining, first.exceeded) == shown
+    await still.record(event(1))
+    await still.move(ms=5000)
+    before = await still.state()
+    again = await record_one(still, event(3, key="k"))
+    assert again.outcome is Outcome.REPLAYED
+    assert numbers(again) == numbers(first)
+    assert await still.state() == before
+
+
+async def test_the_same_key_twice_in_one_call_is_one_unit_and_a_replay(bench: Bench) -> None:
+    await bench.load(USER, limit(most=4))
+    recorded = await bench.record(*(event(3, key="k") for _ in range(3)))
+    assert names(recorded) == ["RECORDED", "REPLAYED", "REPLAYED"]
+    assert len({numbers(one) for one in recorded.answers}) == 1
+    assert await bench.used() == 3
+    assert (len(await bench.entries()), await bench.receipts()) == (1, 1)
+    assert names(await bench.record(event(3, key="k"))) == ["REPLAYED"]
+
+
+async def test_the_same_key_with_another_body_in_one_call_is_a_conflict(bench: Bench) -> None:
+    await bench.load(USER, limit())
+    recorded = await bench.record(event(key="k"), event(key="k", body=b"other..."))
+    assert names(recorded) == ["RECORDED", "CONFLICT"]
+
+
+async def test_the_same_key_with_another_body_changes_nothing(bench: Bench) -> None:
+    await bench.load(USER, limit())
+    await bench.record(event(key="k"))
+    before = await bench.state()
+    assert names(await bench.record(event(key="k", body=b"other..."))) == ["CONFLICT"]
+    assert await bench.state() == before
+
+
+async def test_a_refused_key_is_not_remembered(bench: Bench) -> None:
+    await bench.load(USER, limit(most=2))
+    refused = event(3, key="k", looked_up=LookedUp.UNKNOWN)
+    assert names(await bench.record(refused, refused)) == ["DENIED", "DENIED"]
+    await bench.load(USER, limit(most=5), version=2)
+    assert names(await bench.record(event(3, key="k"))) == ["RECORDED"]
+
+
+@pytest.mark.parametrize("harm", ["exhausted", "gone", "blocked", "full", "untimely", "period"])
+async def test_a_replay_wins_over_everything_that_changed_since(still: Bench, harm: str) -> None:
+    first_time = await still.now()
+    await still.load(USER, limit(most=3))
+    first = await record_one(still, event(3, key="k", occurred_at=first_time))
+    cap, occurred_at = 1000, first_time
+    if harm == "gone":
+        await still.server.run("DEL", still.quota_key(USER))
+    elif harm == "blocked":
+        await still.load(USER, limit(most=3), version=2, blocked="paused")
+    elif harm == "full":
+        cap = 1
+    elif harm == "untimely":
+        await still.load(USER, limit(most=3), version=2)
+        occurred_at = first_time + DAY_MS
+    elif harm == "period":
+        await still.load(USER, limit(most=3), version=2, ends=first_time + 1)
+        await still.move(ms=1)
+    recorded = await still.record(event(3, key="k", occurred_at=occurred_at), cap=cap)
+    assert recorded.answers[0].outcome is Outcome.REPLAYED
+    assert numbers(recorded.answers[0]) == numbers(first)
+
+
+async def test_without_a_key_nothing_is_remembered_and_each_time_counts(bench: Bench) -> None:
+    await bench.load(USER, limit())
+    one = event()
+    assert names(await bench.record(one, one)) == ["RECORDED", "RECORDED"]
+    assert await bench.receipts() == 0
+    assert await bench.used() == 2
+
+
+async def test_a_key_is_found_whichever_account_of_the_partition_retries(bench: Bench) -> None:
+    for subject in (USER, MEMBER, POOL):
+        await bench.load(subject, limit())
+    await bench.record(event(key="k"))
+    assert names(await bench.record(event(who=MEMBER, key="k"))) == ["REPLAYED"]
+    assert await bench.used(POOL) == 0
+
+
+@pytest.mark.parametrize("made_h", [0, 1, 6, 11])
+@pytest.mark.parametrize("made_ms", [0, HOUR_MS - 1])
+async def test_a_receipt_is_found_for_24_hours_across_bucket_borders(
+    still: Bench, made_h: int, made_ms: int
+) -> None:
+    await still.load(USER, limit(most=100))
+    await still.move(ms=made_h * HOUR_MS + made_ms)
+    first = await record_one(still, event(key="k"))
+    for step in [1, HOUR_MS - 1, *[HOUR_MS] * 23]:
+        await still.move(ms=step)
+        again = await record_one(still, event(key="k"))
+        assert again.outcome is Outcome.REPLAYED
+        assert numbers(again) == numbers(first)
+    assert await still.now() == first.recorded_at + DAY_MS
+    await still.move(hours=BUCKET_H)
+    assert (await record_one(still, event(key="k"))).outcome is Outcome.RECORDED
+
+
+async def test_a_receipt_is_forgotten_when_its_third_bucket_ends(still: Bench) -> None:
+    await still.load(USER, limit(most=100))
+    await still.record(event(key="k"))  # in the first instant of a bucket
+    await still.move(us=3 * BUCKET_H * HOUR_MS * 1000 - 1)
+    assert names(await still.record(event(key="k"))) == ["REPLAYED"]
+    await still.move(us=1)
+    assert names(await still.record(event(key="k"))) == ["RECORDED"]
+
+
+async def test_receipts_outlive_their_last_look_up_and_then_expire(bench: Bench) -> None:
+    await bench.load(USER, limit(most=100))
+    await bench.record(event(key="k"))
+    [key] = await bench.keys("receipt:*")
+    assert 36 * 3600 - 60 < await bench.server.run("TTL", key) <= 36 * 3600
+
+
+async def test_receipts_of_many_keys_spread_over_small_hashes(bench: Bench) -> None:
+    await bench.load(USER, limit(most=None))
+    await bench.record(*(event(key=f"k{number}") for number in range(1000)))
+    assert await bench.receipts() == 1000
+    sizes = [await bench.server.run("HLEN", key) for key in await bench.keys("receipt:*")]
+    assert max(sizes) < 10
+    [fields] = {await bench.server.run("OBJECT", "ENCODING", (await bench.keys("receipt:*"))[0])}
+    assert fields == b"listpack"
+
+
+# Asking the ledger: LOOK_UP
+
+
+@pytest.mark.parametrize(
+    ("looked_up", "outcome"),
+    [
+        (LookedUp.NOT_YET, Outcome.LOOK_UP),
+        (LookedUp.UNKNOWN, Outcome.DENIED),
+        (LookedUp.UNREACHABLE, Outcome.DENIED),
+    ],
+)
+async def test_a_key_that_would_be_denied_is_looked_up_first(
+    bench: Bench, looked_up: LookedUp, outcome: Outcome
+) -> None:
+    await bench.load(USER, limit(most=2))
+    before = await bench.state()
+    answer = await record_one(bench, event(3, key="k", looked_up=looked_up))
+    assert answer.outcome is outcome
+    assert await bench.state() == before
+
+
+@pytest.mark.parametrize(
+    ("looked_up", "outcome"),
+    [
+        (LookedUp.NOT_YET, Outcome.LOOK_UP),
+        (LookedUp.UNKNOWN, Outcome.RATE_LIMITED),
+        (LookedUp.UNREACHABLE, Outcome.RATE_LIMITED),
+    ],
+)
+async def test_a_key_that_would_be_rate_limited_is_looked_up_first(
+    still: Bench, looked_up: LookedUp, outcome: Outcome
+) -> None:
+    await still.load(USER, limit(most=None, rate=2, window_s=60))
+    await still.record(event(2))
+    answer = await record_one(still, event(1, key="k", looked_up=looked_up))
+    assert answer.outcome is outcome
+
+
+async def test_without_a_key_there_is_nothing_to_look_up(bench: Bench) -> None:
+    await bench.load(USER, limit(most=2))
+    assert names(await bench.record(event(3))) == ["DENIED"]
+
+
+async def test_not_enforced_nothing_is_denied_and_so_nothing_is_looked_up(bench: Bench) -> None:
+    await bench.load(USER, limit(most=2))
+    assert (await record_one(bench, event(3, key="k"), enforce=False)).outcome is Outcome.RECORDED
+
+
+@pytest.mark.parametrize(
+    ("since_ms", "forgetful"), [(0, True), (DAY_MS - 1, True), (DAY_MS, False)]
+)
+async def test_for_24_hours_after_a_loss_every_unknown_key_is_looked_up(
+    still: Bench, since_ms: int, forgetful: bool
+) -> None:
+    await still.load(USER, limit(most=100))
+    await still.hset(still.meta_key, bumped_at=await still.now() - since_ms)
+    recorded = await still.record(
+        event(key="a"),
+        event(key="b", looked_up=LookedUp.UNREACHABLE),
+        event(key="c", looked_up=LookedUp.UNKNOWN),
+        event(),
+    )
+    unsure = "LOOK_UP" if forgetful else "RECORDED"
+    assert names(recorded) == [unsure, unsure, "RECORDED", "RECORDED"]
+
+
+async def test_a_receipt_made_since_the_loss_spares_the_look_up(still: Bench) -> None:
+    await still.load(USER, limit(most=100))
+    await still.hset(still.meta_key, bumped_at=await still.now())
+    known = event(key="k", looked_up=LookedUp.UNKNOWN)
+    assert names(await still.record(known, event(key="k"))) == ["RECORDED", "REPLAYED"]
+    assert names(await still.record(event(key="k"))) == ["REPLAYED"]
+
+
+async def test_a_miss_comes_before_a_look_up_for_denial(bench: Bench) -> None:
+    assert names(await bench.record(event(key="k"))) == ["MISS"]

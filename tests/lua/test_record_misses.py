@@ -1,0 +1,226 @@
+"""What the record script will not decide: quotas to load, times out of bounds, broken state."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from lua.connection import RedisUnavailable
+from lua.scripts import Answer, Event, Fenced, Missing, Outcome
+from tests.lua.kit import DAY_MS, MEMBER, PARTITION, POOL, USER, Bench, event, limit
+
+STRANGER = "f" * 40
+
+
+async def record_one(bench: Bench, one: Event) -> Answer:
+    return (await bench.record(one)).answers[0]
+
+
+async def test_a_personal_quota_that_is_not_there_is_a_miss_with_the_time_to_load_for(
+    bench: Bench,
+) -> None:
+    before = await bench.state()
+    recorded = await bench.record(event())
+    assert recorded.answers == [Answer(Outcome.MISS, recorded.now, detail=int(Missing.USER))]
+    assert abs(recorded.now - await bench.now()) < 60_000
+    assert await bench.state() == before
+
+
+@pytest.mark.parametrize(
+    ("loaded", "missing"),
+    [
+        ((), Missing.USER | Missing.POOL),
+        ((MEMBER,), Missing.POOL),
+        ((POOL,), Missing.USER),
+    ],
+)
+async def test_a_miss_names_what_is_missing(
+    bench: Bench, loaded: tuple[bytes, ...], missing: Missing
+) -> None:
+    for subject in loaded:
+        await bench.load(subject, limit())
+    answer = await record_one(bench, event(who=MEMBER))
+    assert (answer.outcome, answer.detail) == (Outcome.MISS, missing)
+
+
+async def test_a_usage_type_younger_than_the_hash_is_a_miss(bench: Bench) -> None:
+    await bench.load(MEMBER, limit("calls"))
+    await bench.load(POOL, limit("calls"), limit("new"))
+    answer = await record_one(bench, event(who=MEMBER, usage_type="new"))
+    assert (answer.outcome, answer.detail) == (Outcome.MISS, Missing.USER)
+
+
+async def test_a_stub_without_a_quota_is_a_miss(bench: Bench) -> None:
+    await bench.hset(bench.quota_key(USER), epoch=1, min_version=2)
+    await bench.server.run("EXPIRE", bench.quota_key(USER), 100)
+    assert (await record_one(bench, event())).outcome is Outcome.MISS
+
+
+async def test_a_quota_of_another_epoch_is_a_miss(bench: Bench) -> None:
+    await bench.load(USER, limit())
+    await bench.hset(bench.meta_key, epoch=2)
+    assert (await record_one(bench, event())).outcome is Outcome.MISS
+
+
+async def test_a_period_begins_with_its_first_millisecond_and_is_over_with_its_end(
+    still: Bench,
+) -> None:
+    now = await still.now()
+    await still.load(USER, limit(most=100), starts=now, ends=now + 1000)
+    assert (await record_one(still, event())).outcome is Outcome.RECORDED
+    await still.move(us=999_999)
+    assert (await record_one(still, event())).outcome is Outcome.RECORDED
+    await still.move(us=1)
+    answer = await record_one(still, event())
+    assert (answer.outcome, answer.recorded_at) == (Outcome.MISS, now + 1000)
+    await still.move(ms=-1001)
+    assert (await record_one(still, event())).outcome is Outcome.MISS
+
+
+async def test_the_end_of_the_pools_period_is_a_miss_of_the_pool(still: Bench) -> None:
+    now = await still.now()
+    await still.load(MEMBER, limit())
+    await still.load(POOL, limit(), ends=now + 1000)
+    await still.move(ms=1000)
+    answer = await record_one(still, event(who=MEMBER))
+    assert (answer.outcome, answer.detail) == (Outcome.MISS, Missing.POOL)
+
+
+async def test_a_call_may_miss_some_quotas_and_record_on_others(bench: Bench) -> None:
+    await bench.load(USER, limit())
+    recorded = await bench.record(event(), event(who=MEMBER), event())
+    assert [one.outcome for one in recorded.answers] == [
+        Outcome.RECORDED, Outcome.MISS, Outcome.RECORDED
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("away", "outcome"),
+    [
+        (-35 * DAY_MS, Outcome.RECORDED),
+        (-35 * DAY_MS - 1, Outcome.UNTIMELY),
+        (5 * 60_000, Outcome.RECORDED),
+        (5 * 60_000 + 1, Outcome.UNTIMELY),
+        (0, Outcome.RECORDED),
+    ],
+)
+async def test_usage_may_be_35_days_old_and_five_minutes_ahead(
+    still: Bench, away: int, outcome: Outcome
+) -> None:
+    await still.load(USER, limit())
+    answer = await record_one(still, event(occurred_at=await still.now() + away))
+    assert answer.outcome is outcome
+    assert await still.used() == (1 if outcome is Outcome.RECORDED else 0)
+
+
+async def test_the_test_clocks_offset_moves_the_scripts_time(bench: Bench) -> None:
+    await bench.load(USER, limit())
+    await bench.hset(bench.meta_key, offset=-3 * DAY_MS)
+    plain, before = await bench.now(), await bench.record(event())
+    assert abs(before.now - plain) < 60_000
+    await bench.hset(bench.meta_key, offset=3 * DAY_MS)
+    assert 5 * DAY_MS < (await bench.record(event())).now - before.now < 7 * DAY_MS
+
+
+@pytest.mark.parametrize("script", ["record", "check", "quota", "load", "read", "trim"])
+@pytest.mark.parametrize("damage", ["other server", "gone", "no epoch"])
+async def test_a_server_that_is_not_vouched_for_is_fenced_and_nothing_is_written(
+    bench: Bench, script: str, damage: str
+) -> None:
+    await bench.load(MEMBER, limit(most=100))
+    await bench.load(POOL, limit(most=100))
+    await bench.record(event(key="before", who=MEMBER))
+    replid = (await bench.meta())["replid"]
+    if damage == "other server":
+        await bench.hset(bench.meta_key, replid=STRANGER)
+    elif damage == "gone":
+        await bench.server.run("DEL", bench.meta_key)
+    else:
+        await bench.server.run("HDEL", bench.meta_key, "epoch")
+    before = await bench.state()
+    if script == "load":
+        assert (await bench.load(MEMBER, limit(), version=9, epoch=1)).name == "FENCED"
+    elif script == "trim":
+        trimmed = await bench.scripts.trim(PARTITION, replid=replid, drained=1, through="9-9")
+        assert trimmed == -1
+    else:
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "record": lambda: bench.record(event(who=MEMBER), event(key="before", who=MEMBER)),
+            "check": lambda: bench.check(1, who=MEMBER),
+            "quota": lambda: bench.scripts.quota(PARTITION, MEMBER, POOL),
+            "read": lambda: bench.scripts.read(PARTITION, after="0-0", count=10),
+        }
+        with pytest.raises(Fenced):
+            await calls[script]()
+    assert await bench.state() == before
+
+
+async def refused(bench: Bench, *events: Event) -> None:
+    """Recording fails before anything was written, and the caller is told so."""
+    before = await bench.state()
+    with pytest.raises(RedisUnavailable) as error:
+        await bench.record(*events)
+    assert not error.value.outcome_unknown
+    assert await bench.state() == before
+
+
+@pytest.mark.parametrize("subject", [MEMBER, POOL], ids=["user", "pool"])
+@pytest.mark.parametrize(
+    ("field", "damage"),
+    [
+        ("used:calls", "garbage"), ("used:calls", ""), ("used:calls", "1.5"),
+        ("used:calls", "0x10"), ("held:calls", "garbage"), ("limit:calls", "garbage"),
+        ("tat:calls", "garbage"),
+    ],
+)  # fmt: skip
+async def test_a_damaged_counter_fails_before_the_first_write(
+    bench: Bench, subject: bytes, field: str, damage: str
+) -> None:
+    for one in (MEMBER, POOL):
+        await bench.load(one, limit(most=100, rate=50, window_s=60))
+    await bench.hset(bench.quota_key(subject), **{field: damage})
+    await refused(bench, event(who=MEMBER, key="k"))
+
+
+async def test_a_damaged_count_of_entries_fails_before_the_first_write(bench: Bench) -> None:
+    await bench.load(USER, limit(most=100))
+    await bench.hset(bench.meta_key, appended="garbage")
+    await refused(bench, event(key="k"))
+
+
+async def test_a_good_event_of_a_call_is_not_written_when_a_later_one_fails(bench: Bench) -> None:
+    await bench.load(USER, limit(most=100))
+    await bench.load(MEMBER, limit(most=100))
+    await bench.load(POOL, limit(most=100))
+    await bench.hset(bench.quota_key(POOL), **{"used:calls": "garbage"})
+    await refused(bench, event(key="k"), event(who=MEMBER))
+
+
+async def test_a_receipt_hash_of_the_wrong_type_fails_before_the_first_write(
+    still: Bench,
+) -> None:
+    await still.load(USER, limit(most=100))
+    await still.record(event(key="k"))
+    [receipt] = await still.keys("receipt:*")
+    await still.server.run("SET", receipt, "text", "EX", 100)
+    await refused(still, event(), event(key="k"))
+
+
+async def test_a_full_memory_is_refused_before_the_first_write(bench: Bench) -> None:
+    await bench.load(USER, limit(most=100))
+    await bench.record(event(key="before"))
+    await bench.server.run("CONFIG", "SET", "maxmemory", "1")
+    try:
+        await refused(bench, event(key="k"), event())
+        replayed = await record_one(bench, event(key="before"))
+        assert replayed.outcome is Outcome.REPLAYED
+    finally:
+        await bench.server.run("CONFIG", "SET", "maxmemory", "0")
+    assert (await record_one(bench, event(key="k"))).outcome is Outcome.RECORDED
+
+
+async def test_a_server_that_forgot_the_scripts_is_given_them_again(bench: Bench) -> None:
+    await bench.load(USER, limit())
+    await bench.server.run("SCRIPT FLUSH")
+    assert (await record_one(bench, event())).outcome is Outcome.RECORDED
