@@ -60,9 +60,7 @@ class Admission:
         self._pool = pool
         self._partitions = partitions
         self._enforce = enforce
-        self._lanes = [
-            Lane(scripts, partition, enforce, undrained_cap) for partition in range(partitions)
-        ]
+        self._lane = Lane(scripts, enforce, undrained_cap)
 
     async def record(self, events: Sequence[Event]) -> list[Answer | Problem]:
         """One answer per event, in order; each is all or nothing on its own. Events of one
@@ -70,11 +68,12 @@ class Admission:
         asked: dict[int, Event] = dict(enumerate(events))
         answers: dict[int, Answer | Problem] = {}
         for _ in range(ROUNDS):
+            since = asyncio.get_running_loop().time()
             outcomes = await self._ask(asked)
             again: dict[int, Event] = {}
             for said in await asyncio.gather(
-                self._vouch_for(asked, outcomes),
-                self._load_for(asked, outcomes),
+                self._vouch_for(asked, outcomes, since),
+                self._load_for(asked, outcomes, since),
                 self._look_up_for(asked, outcomes),
             ):
                 for index, one in said.items():
@@ -93,25 +92,29 @@ class Admission:
 
     async def _ask(self, asked: Mapping[int, Event]) -> dict[int, Answer | BaseException]:
         """What the script says to each event, or the error that kept it from saying it."""
-        futures = [self._lane(event.who).submit(event) for event in asked.values()]
+        futures = [self._lane.submit(event) for event in asked.values()]
         said = await asyncio.gather(*futures, return_exceptions=True)
         return dict(zip(asked, said, strict=True))
 
-    async def _vouch_for(self, asked: Mapping[int, Event], outcomes: Outcomes) -> Said:
+    async def _vouch_for(
+        self, asked: Mapping[int, Event], outcomes: Outcomes, since: float
+    ) -> Said:
         """Has the servers of fenced partitions vouched for, once each."""
-        fenced = [index for index, outcome in outcomes.items() if isinstance(outcome, Fenced)]
+        fenced = [i for i, outcome in outcomes.items() if _is(outcome, Outcome.FENCED)]
         return await self._each(
-            fenced, asked, lambda index: self._vouch(self._partition(asked[index].who))
+            fenced, asked, lambda index: self._vouch(asked[index].partition, since)
         )
 
-    async def _load_for(self, asked: Mapping[int, Event], outcomes: Outcomes) -> Said:
+    async def _load_for(self, asked: Mapping[int, Event], outcomes: Outcomes, since: float) -> Said:
         """Has missing quotas loaded, once per subject."""
         missing = {i: one for i, one in outcomes.items() if _is(one, Outcome.MISS)}
 
         async def load(index: int) -> None:
             who, answer = asked[index].who, missing[index]
             assert isinstance(answer, Answer)
-            await self._load(self._partition(who), who, Missing(answer.detail), answer.recorded_at)
+            await self._load(
+                self.partition(who), who, Missing(answer.detail), answer.recorded_at, since
+            )
 
         return await self._each(list(missing), asked, load)
 
@@ -151,52 +154,51 @@ class Admission:
 
     def submit(self, event: Event) -> asyncio.Future[Answer]:
         """Sends one event; for callers who fall back to `record` when `settled` says so."""
-        return self._lane(event.who).submit(event)
+        return self._lane.submit(event)
 
     async def check(self, who: bytes, usage_type: str, units: int) -> tuple[int, CheckAnswer]:
         """What recording would answer now, and the service's time (ms)."""
-        pool, partition = _pool_of(who), self._partition(who)
+        pool, partition = _pool_of(who), self.partition(who)
         for _ in range(ROUNDS):
+            since = asyncio.get_running_loop().time()
             try:
                 checked = await self._scripts.check(
                     partition, who, pool, enforce=self._enforce, usage_type=usage_type, units=units
                 )
             except Fenced:
-                await self._vouch(partition)
+                await self._vouch(partition, since)
                 continue
             except RedisUnavailable as error:
                 raise _redis(error) from None
             if checked.answer.outcome is not Outcome.MISS:
                 return checked.now, checked.answer
-            await self._load(partition, who, Missing(checked.answer.detail), checked.now)
+            await self._load(partition, who, Missing(checked.answer.detail), checked.now, since)
         raise unavailable("the quota is changing faster than it can be loaded")
 
     async def quota(self, who: bytes) -> QuotaHashes:
         """The quota hashes of a user and its pool, loaded when they are not there."""
-        pool, partition = _pool_of(who), self._partition(who)
+        pool, partition = _pool_of(who), self.partition(who)
         for _ in range(ROUNDS):
+            since = asyncio.get_running_loop().time()
             try:
                 hashes = await self._scripts.quota(partition, who, pool)
             except Fenced:
-                await self._vouch(partition)
+                await self._vouch(partition, since)
                 continue
             except RedisUnavailable as error:
                 raise _redis(error) from None
             if not hashes.missing:
                 return hashes
-            await self._load(partition, who, hashes.missing, hashes.now)
+            await self._load(partition, who, hashes.missing, hashes.now, since)
         raise unavailable("the quota is changing faster than it can be loaded")
 
-    def _partition(self, who: bytes) -> int:
+    def partition(self, who: bytes) -> int:
         return partition_of(who, self._partitions)
 
-    def _lane(self, who: bytes) -> Lane:
-        return self._lanes[self._partition(who)]
-
-    async def _vouch(self, partition: int) -> None:
+    async def _vouch(self, partition: int, since: float) -> None:
         try:
             async with asyncio.timeout(LEDGER_S):
-                await self._loader.recover(partition, self._lanes[partition].acked)
+                await self._loader.recover(partition, since, self._lane.acked.get(partition, "0-0"))
         except RedisUnavailable as error:
             raise _redis(error) from None
         except Superseded:
@@ -204,12 +206,14 @@ class Admission:
         except (*db.UNAVAILABLE, db.PostgresError):
             raise unavailable("Redis restarted and waits for Postgres to vouch for it") from None
 
-    async def _load(self, partition: int, who: bytes, missing: Missing, now_ms: int) -> None:
+    async def _load(
+        self, partition: int, who: bytes, missing: Missing, now_ms: int, since: float
+    ) -> None:
         try:
             async with asyncio.timeout(LEDGER_S):
-                await self._loader.load(partition, who, missing, now_ms)
+                await self._loader.load(partition, who, missing, now_ms, since)
         except Fenced:
-            await self._vouch(partition)
+            await self._vouch(partition, since)
         except OrganizationMismatch:
             raise Problem(
                 Kind.CONFLICT, "the user's subscription belongs to another organization"
@@ -229,13 +233,13 @@ class Admission:
 def settled(future: asyncio.Future[Answer]) -> Answer | Problem | None:
     """The answer of a submitted event; None when the ledger must be asked first: then nothing was
     recorded and `record` does the rest."""
-    error = future.exception()
-    if isinstance(error, Fenced):
-        return None
-    outcome = error or future.result()
-    if _is(outcome, Outcome.MISS) or _is(outcome, Outcome.LOOK_UP):
+    outcome = future.exception() or future.result()
+    if isinstance(outcome, Answer) and outcome.outcome in _NEEDS_LEDGER:
         return None
     return _final(outcome)
+
+
+_NEEDS_LEDGER = (Outcome.FENCED, Outcome.MISS, Outcome.LOOK_UP)
 
 
 def _is(outcome: Answer | BaseException, kind: Outcome) -> bool:

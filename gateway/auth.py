@@ -20,6 +20,7 @@ Role = Literal["service", "user", "org_admin", "finance", "admin"]
 LEEWAY_S = 30  # clocks of the auth service and ours may differ by this much
 CACHED_S = 60  # a token is verified again after this, so that revocation takes effect
 CACHE_SIZE = 10_000
+MAX_SUBJECT = 255
 _MAX_TOKEN = 8192
 
 
@@ -99,7 +100,7 @@ class Principal(msgspec.Struct, frozen=True):
             )
         if best is _N:
             if self.anonymous:
-                raise Problem(Kind.UNAUTHORIZED, "this needs a token: ./run token --role ...")
+                raise unauthorized("this needs a token: ./run token --role ...")
             raise Problem(Kind.FORBIDDEN, "your role does not allow this")
         return Reach(best)
 
@@ -125,7 +126,7 @@ class Authenticator:
         self._anonymous = anonymous
         self._cache: dict[bytes, tuple[float, Principal]] = {}
         self._claims = jwt.JWTClaimsRegistry(
-            now=lambda: int(clock.now().timestamp()),
+            now=_now_s,
             leeway=LEEWAY_S,
             iss={"essential": True, "value": issuer},
             aud={"essential": True, "value": audience},
@@ -139,14 +140,14 @@ class Authenticator:
         if header is None:
             if self._anonymous:
                 return DEV_SERVICE
-            raise _unauthorized("a bearer token is needed")
+            raise unauthorized("a bearer token is needed")
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN:
-            raise _unauthorized("the Authorization header is not a bearer token")
+            raise unauthorized("the Authorization header is not a bearer token")
         try:
             key = sha256(token.encode("ascii")).digest()
         except UnicodeEncodeError:
-            raise _unauthorized("the token is not valid") from None
+            raise unauthorized("the token is not valid") from None
         now = clock.monotonic()
         cached = self._cache.get(key)
         if cached is not None and cached[0] > now:
@@ -154,18 +155,22 @@ class Authenticator:
         principal, lifetime = self._verify(token)
         if len(self._cache) >= CACHE_SIZE:
             self._cache.clear()
-        self._cache[key] = (now + min(CACHED_S, lifetime), principal)
+        self._cache[key] = (now + lifetime, principal)
         return principal
 
-    def _verify(self, token: str) -> tuple[Principal, float]:
+    def _verify(self, token: str) -> tuple[Principal, int]:
         try:
             claims = jwt.decode(token, self._keys, algorithms=["ES256"]).claims
             self._claims.validate(claims)
             principal = _principal(claims)
-        except (JoseError, ValueError, TypeError, KeyError):
-            raise _unauthorized("the token is not valid or has expired") from None
-        lifetime = claims["exp"] + LEEWAY_S - clock.now().timestamp()
+            lifetime = max(0, min(CACHED_S, int(claims["exp"]) + LEEWAY_S - _now_s()))
+        except (JoseError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            raise unauthorized("the token is not valid or has expired") from None
         return principal, lifetime
+
+
+def _now_s() -> int:
+    return int(clock.now().timestamp())
 
 
 def _principal(claims: dict[str, Any]) -> Principal:
@@ -178,6 +183,8 @@ def _principal(claims: dict[str, Any]) -> Principal:
     subject = claims["sub"]
     if not (isinstance(roles, list) and isinstance(scope, str) and isinstance(subject, str)):
         raise ValueError("claims")
+    if not (1 <= len(subject) <= MAX_SUBJECT and subject.isprintable()):  # it goes into the ledger
+        raise ValueError("sub")
     return Principal(
         subject=subject,
         roles=frozenset(role for role in roles if isinstance(role, str)),
@@ -187,5 +194,5 @@ def _principal(claims: dict[str, Any]) -> Principal:
     )
 
 
-def _unauthorized(detail: str) -> Problem:
+def unauthorized(detail: str) -> Problem:
     return Problem(Kind.UNAUTHORIZED, detail, {"WWW-Authenticate": "Bearer"})

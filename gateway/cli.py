@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words[0] == "test":  # before argparse, which would claim pytest's options
             return _test(words[1:])
+        if words[0] == "bench":
+            return _bench(words[1:])
         args = _parser(words[0]).parse_args(words)
         return COMMANDS[args.command].run(args)
     except SettingError as error:
@@ -134,6 +136,14 @@ def _test(words: list[str]) -> int:
     os.execv(sys.executable, [sys.executable, "-P", "-m", "pytest", *chosen, *rest])  # noqa: S606
 
 
+def _bench(words: list[str]) -> int:
+    try:
+        from bench import main as bench
+    except ImportError:
+        return _fail("the benchmark comes with the source tree, not with the package", 2)
+    return bench(words)
+
+
 def _migrate(_: argparse.Namespace) -> int:
     from gateway import dev
     from ledger import settings
@@ -172,6 +182,7 @@ COMMANDS = {
     "infrastructure": Command("start only Redis and Postgres", _infrastructure),
     "token": Command("print a token for the dev environment", _token, _token_arguments),
     "test": Command("run the tests: [GROUP...] [pytest options...]", lambda args: _test([])),
+    "bench": Command("measure speed and check correctness: --help", lambda args: _bench([])),
     "migrate": Command("bring the database to this version", _migrate),
     "replay": Command("send the rows of a CSV file as usage records", _replay, _replay_arguments),
     "doctor": Command("check this installation and say what is wrong", _doctor),

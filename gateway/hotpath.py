@@ -14,6 +14,7 @@ from email.utils import formatdate
 from typing import Any, cast
 
 import httptools
+import structlog
 
 from gateway import metrics
 from gateway.admission import settled
@@ -23,9 +24,12 @@ from gateway.problems import CONTENT_TYPE, Kind, Problem
 from gateway.routes import BASE
 from gateway.usage import Usage
 from ledger import clock
-from lua.scripts import Answer, Event
+from lua.scripts import Answer
+
+log = structlog.get_logger()
 
 URL = f"{BASE}/usage".encode()
+NOT_HTTP = "the request is not valid HTTP"
 MAX_HEAD = 16 * 1024
 MAX_BODY = 64 * 1024  # a larger one is unusual; aiohttp has the limit that is answered
 MESSAGE_S = 10  # to send one request, head and body
@@ -116,9 +120,9 @@ class Connection(asyncio.Protocol):
         if self._busy or self._transport is None:
             return
         if self._buffer and now - self._since > MESSAGE_S:
-            slow = Problem(Kind.TIMEOUT, f"the request took longer than {MESSAGE_S} seconds")
-            self._refuse(slow)
-            self._transport.close()
+            self._hang_up(
+                Problem(Kind.TIMEOUT, f"the request took longer than {MESSAGE_S} seconds")
+            )
         elif not self._buffer and now - self._since > IDLE_S:
             self._transport.close()
 
@@ -147,14 +151,17 @@ class Connection(asyncio.Protocol):
         end = self._buffer.find(b"\r\n\r\n")
         if end < 0:
             if len(self._buffer) > MAX_HEAD:
-                self._hand_over()
+                self._hang_up(Problem(Kind.TOO_LARGE, f"a head has at most {MAX_HEAD} bytes"))
             return False
         self._head.clear()
         head = self._buffer[: end + 4]
         try:
             self._parser.feed_data(head)
-        except httptools.HttpParserError:
+        except httptools.HttpParserUpgrade:
             self._hand_over()
+            return False
+        except httptools.HttpParserError:
+            self._hang_up(Problem(Kind.INVALID_REQUEST, NOT_HTTP))
             return False
         parser = self._parser
         if (
@@ -166,6 +173,13 @@ class Connection(asyncio.Protocol):
             return False
         self._head_size = len(head)
         return True
+
+    def _hang_up(self, problem: Problem) -> None:
+        """Refuses what cannot be read and closes: where the next request begins is not known."""
+        self._buffer = b""
+        self._refuse(problem)
+        if self._transport is not None:
+            self._transport.close()
 
     def _hand_over(self) -> None:
         """Gives the connection, with what has not been answered on it, to aiohttp for good."""
@@ -190,17 +204,20 @@ class Connection(asyncio.Protocol):
             except Unknown:
                 self._slowly(principal, body, key, began)
                 return
-        except Problem as problem:
-            self._refuse(problem, began)
+            future = shared.usage.submit(event)
+        except Exception as error:
+            self._fail(error, began)
             return
-        future = shared.usage.submit(event)
 
         def decided(future: asyncio.Future[Answer]) -> None:
-            outcome = settled(future)
-            if outcome is None:
-                self._slowly(principal, body, key, began)
-            else:
-                self._say(event, places, outcome, began)
+            try:
+                outcome = settled(future)
+                if outcome is None:
+                    self._slowly(principal, body, key, began)
+                else:
+                    self._send(*shared.usage.answer(event, places, outcome), began)
+            except Exception as error:
+                self._fail(error, began)
 
         future.add_done_callback(decided)
 
@@ -210,20 +227,18 @@ class Connection(asyncio.Protocol):
         async def record() -> None:
             try:
                 self._send(*await self._shared.usage.record(principal, body, key), began)
-            except Problem as problem:
-                self._refuse(problem, began)
+            except Exception as error:
+                self._fail(error, began)
 
         self._task = asyncio.ensure_future(record())
 
     # The answer
 
-    def _say(self, event: Event, places: int, outcome: Answer | Problem, began: float) -> None:
-        try:
-            body, headers = self._shared.usage.answer(event, places, outcome)
-        except Problem as problem:
-            self._refuse(problem, began)
-            return
-        self._send(body, headers, began)
+    def _fail(self, error: Exception, began: float) -> None:
+        if not isinstance(error, Problem):
+            log.error("internal_error", path=URL.decode(), method="POST", exc_info=error)
+            error = Problem(Kind.INTERNAL, "an unexpected error; it was logged")
+        self._refuse(error, began)
 
     def _send(self, body: bytes, headers: dict[str, str], began: float) -> None:
         self._write(b"201 Created", b"application/json", headers, body)
@@ -255,6 +270,13 @@ class Connection(asyncio.Protocol):
             self._transport.close()
         elif self._buffer:
             self._transport.resume_reading()
+            # Not at once: many pipelined requests would nest as deep.
+            self._busy = True
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._busy = False
+        if self._transport is not None:
             self._next()
 
 

@@ -83,6 +83,7 @@ def problem(usage_type: str, places: int, answer: Answer) -> Problem:
         "limit": bound(usage_type, places, answer),
         "quota_remaining": quantity_of(answer.remaining or 0, places),
         "quota_exceeded": True,
+        "retry_after": _seconds(retry_ms),  # also here: a record of a batch has no headers
     }
     shown = headers(answer, places, answer.recorded_at)
     return Problem(kind, detail, {"Retry-After": str(_seconds(retry_ms)), **shown}, **members)

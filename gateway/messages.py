@@ -33,7 +33,7 @@ OrganizationId = Annotated[
     str, msgspec.Meta(description="UUID of the organisation", min_length=1, max_length=64)
 ]
 UsageType = Annotated[
-    str, msgspec.Meta(description="Name of a usage type", min_length=1, max_length=50)
+    str, msgspec.Meta(description="Name of a usage type", pattern="^[a-z][a-z0-9_]{0,49}$")
 ]
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 # Kept raw: a JSON parser would turn it into a float, or into a Decimal that takes minutes.
@@ -208,6 +208,7 @@ class ProblemDocument(Response, omit_defaults=True):
     quota_remaining: Decimal | None = None
     quota_exceeded: bool | None = None
     outcome: Literal["unknown", "not_recorded"] | None = None
+    retry_after: int | None = None
 
 
 encoder = msgspec.json.Encoder(decimal_format="number")

@@ -46,7 +46,9 @@ def _kinds(route: Route) -> list[Any]:
 
 
 def _describe(schemas: dict[str, Any]) -> None:
-    """What the types alone cannot say: a raw quantity is a number, a raw record a usage."""
+    """What the types alone cannot say: a raw quantity is a number, a raw record a usage, and
+    Decimals travel as numbers."""
+    _numbers(schemas)
     for name in ("UsageRequest", "CheckRequest"):
         schemas[name]["properties"]["quantity"] = {
             "type": "number",
@@ -70,6 +72,18 @@ def _describe(schemas: dict[str, Any]) -> None:
         "maxItems": messages.BATCH_RECORDS,
         "items": {"$ref": _REF.format(name="UsageRequest")},
     }
+
+
+def _numbers(schema: Any) -> None:
+    if isinstance(schema, list):
+        for one in schema:
+            _numbers(one)
+    elif isinstance(schema, dict):
+        if schema.get("format") == "decimal":
+            schema.clear()
+            schema["type"] = "number"
+        for one in schema.values():
+            _numbers(one)
 
 
 def _paths() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import msgspec
 
@@ -65,16 +66,19 @@ class Probes:
         )
 
     async def _lag(self) -> tuple[int, bool]:
-        """Undrained entries, and whether every partition has been vouched for once."""
+        """Undrained entries, and whether every partition vouches for the server that answers."""
+        info = await self._redis.run("INFO", "replication")
         replies = await asyncio.gather(
             *(
-                self._redis.run("HMGET", keys.meta(one), "epoch", "appended", "drained")
+                self._redis.run("HMGET", keys.meta(one), "replid", "appended", "drained")
                 for one in range(self._partitions)
             )
         )
         lag = sum(int(appended or 0) - int(drained or 0) for _, appended, drained in replies)
         metrics.LAG.set(lag)
-        return lag, all(epoch is not None for epoch, _, _ in replies)
+        found = re.search(rb"master_replid:([0-9a-f]+)", info)
+        replid = found.group(1) if found else None
+        return lag, all(vouched == replid for vouched, _, _ in replies)
 
     async def _durability(self) -> dict[str, str]:
         found: dict[str, str] = {}

@@ -79,4 +79,5 @@ def unavailable(detail: str, *, outcome_unknown: bool = False, retry_after: int 
         detail,
         {"Retry-After": str(retry_after)},
         outcome="unknown" if outcome_unknown else "not_recorded",
+        retry_after=retry_after,
     )

@@ -106,7 +106,7 @@ class Quotas:
             kind, _, usage_type = name.partition(":")
             if kind != "limit":
                 continue
-            letter, limit_text, _, _ = rule.decode().split()
+            letter, limit_text = chr(rule[0]), rule[1:].decode()
             if letter not in _ENFORCEMENT:
                 continue
             places = await knowing(partial(self._usage_types.places, usage_type))
@@ -132,5 +132,4 @@ class Quotas:
 
 
 def _period(fields: Mapping[str, bytes]) -> tuple[int, int]:
-    _, _, start, end = fields["head"].split()
-    return int(start), int(end)
+    return int(fields["starts"]), int(fields["ends"])

@@ -6,18 +6,42 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 from joserfc.jwk import ECKey, KeySet
 
 from gateway.app import wire
-from gateway.hotpath import HotPath
+from gateway.hotpath import NOT_HTTP, HotPath
+from gateway.problems import CONTENT_TYPE, Kind, Problem
 from ledger.settings import Settings
 
 BACKLOG = 1024
 # Kubernetes kills after 30 s; aiohttp's own default would still be waiting.
 SHUTDOWN_S = 20
 KEEPALIVE_S = 75
+
+
+class _Behind(RequestHandler):
+    """aiohttp's side of a connection. What it cannot read as HTTP it would repeat in its answer
+    and in the log; it could be personal or secret."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        problem = Problem(Kind.INTERNAL if status >= 500 else Kind.INVALID_REQUEST, NOT_HTTP)
+        answer = web.Response(
+            body=problem.body(), status=problem.kind.status, content_type=CONTENT_TYPE
+        )
+        answer.force_close()
+        return answer
 
 
 @asynccontextmanager
@@ -30,16 +54,21 @@ async def serving(
     wired = wire(settings, KeySet([key]))
     runner = web.AppRunner(
         wired.app,
-        access_log=None,
         handle_signals=False,
-        auto_decompress=False,
         shutdown_timeout=SHUTDOWN_S,
-        keepalive_timeout=KEEPALIVE_S,
     )
     await runner.setup()
     try:
         assert runner.server is not None
-        hot = HotPath(wired.authenticator, wired.usage, runner.server)
+        behind = partial(
+            _Behind,
+            runner.server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # as AppRunner itself passes it
+            auto_decompress=False,
+            keepalive_timeout=KEEPALIVE_S,
+        )
+        hot = HotPath(wired.authenticator, wired.usage, behind)
         sweeper = asyncio.ensure_future(hot.sweep())
         try:
             loop = asyncio.get_running_loop()

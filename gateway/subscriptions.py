@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from gateway.accounts import Accounts
-from gateway.auth import Action, Principal
+from gateway.auth import Action, Principal, Reach
 from gateway.known import knowing
 from gateway.messages import PeriodAnswer, SubscriptionAnswer, SubscriptionQuery, encoder
 from gateway.problems import Kind, Problem, unavailable
@@ -24,6 +24,7 @@ class Subscriptions:
 
     async def read(self, principal: Principal, user: str, query: SubscriptionQuery) -> bytes:
         """`GET /subscription/{user_id}`: the live one, or the implicit default."""
+        reach = principal.reach(Action.READ_SUBSCRIPTION)
         user_id = self._accounts.identify(user, "user_id")
         organization = self._accounts.optional(query.organization_id, Kind.INVALID_REQUEST)
         account = await knowing(
@@ -34,16 +35,21 @@ class Subscriptions:
         if query.scope == "organization" and account.organization_id is None:
             raise Problem(Kind.INVALID_REQUEST, "organization_id is needed")
         try:
-            answer = await self._answer(user_id, account.organization_id, query)
+            answer = await self._answer(reach, user_id, account.organization_id, query)
         except db.UNAVAILABLE:
             raise unavailable("the ledger's database does not answer") from None
         return encoder.encode(answer)
 
     async def _answer(
-        self, user_id: UUID, organization_id: UUID | None, query: SubscriptionQuery
+        self, reach: Reach, user_id: UUID, organization_id: UUID | None, query: SubscriptionQuery
     ) -> SubscriptionAnswer:
         now = clock.now()
-        for one in await store.live_subscriptions(self._pool, user_id, organization_id):
+        found = await store.live_subscriptions(self._pool, user_id, organization_id)
+        if reach is not Reach.ALL and any(
+            one.scope == "user" and one.organization_id != organization_id for one in found
+        ):
+            raise Problem(Kind.NOT_FOUND, "there is no such user")
+        for one in found:
             if one.scope == query.scope:
                 return _stored(one, period_at(now, one.anchor, one.interval, one.timezone))
         if query.scope == "organization":

@@ -7,6 +7,8 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from msgspec import UnsetType
+
 from gateway import limits, metadata, metrics
 from gateway.accounts import Accounts
 from gateway.admission import Admission
@@ -84,7 +86,8 @@ class Usage:
         for index, raw in enumerate(request.records):
             try:
                 record = decode(usage_decoder, bytes(raw), Kind.INVALID_USAGE)
-                own_key = f"{key}#{index}" if key and not record.idempotency_key else None
+                given = isinstance(record.idempotency_key, str)
+                own_key = f"{key}#{index}" if key and not given else None
                 event, places = await knowing(partial(self._event, principal, record, own_key))
                 events.append((index, event, places))
             except Problem as problem:
@@ -115,7 +118,7 @@ class Usage:
         said = request.metadata or None
         if said:
             metadata.check(said)
-        key = _one_key(header_key, request.idempotency_key or None)
+        key = _one_key(header_key, request.idempotency_key)
         account = self._accounts.to_record(principal, user_id, organization)
         who, occurred = account.who, request.occurred_at or None
         occurred_ms = None if occurred is None else ms_of(occurred)
@@ -126,6 +129,7 @@ class Usage:
             usage_id = usage_id_for_key(user_id, key)
             print_ = fingerprint(who, request.usage_type, units, occurred_ms, said)
         event = Event(
+            self._admission.partition(who),
             who,
             usage_id.bytes,
             print_,
@@ -179,8 +183,8 @@ def idempotency_key(header: str | None) -> str | None:
     return _valid_key(header)
 
 
-def _one_key(header: str | None, body: str | None) -> str | None:
-    if body is not None:
+def _one_key(header: str | None, body: str | UnsetType | None) -> str | None:
+    if isinstance(body, str):
         _valid_key(body)
         if header is not None and header != body:
             raise Problem(Kind.INVALID_USAGE, "Idempotency-Key header and body differ")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -61,14 +61,22 @@ class UsageLists:
             user_id=user_id,
             organization_ids=organizations,
             usage_type=query.usage_type,
-            since=query.from_,
-            until=query.to,
+            since=_utc(query.from_, "from"),
+            until=_utc(query.to, "to"),
             after=after,
             count=query.limit + 1,
         )
 
     def _given(self, text: str | None, what: str) -> UUID | None:
         return None if text is None else self._accounts.identify(text, what)
+
+
+def _utc(instant: datetime | None, name: str) -> datetime | None:
+    """In UTC; a time zone can carry the first and last day of the calendar out of it."""
+    try:
+        return None if instant is None else instant.astimezone(UTC)
+    except OverflowError:
+        raise Problem(Kind.INVALID_REQUEST, f"{name} is out of range") from None
 
 
 def _listed(row: Mapping[str, Any]) -> UsageRecordAnswer:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Mapping
 from datetime import datetime
+from math import inf
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +26,9 @@ from lua.scripts import Fenced, Limit, LoadOutcome, Missing, Scripts
 
 ATTEMPTS = 5  # each loses only to something newer: a plan change, a recovery, a burst of entries
 TAIL_PAGE = 5000
+LATE_S = 1.0  # how much later an answer may be looked at than the load that it asks for
+
+Key = tuple[str, bytes | int]
 
 
 class NotLoaded(Exception):
@@ -57,22 +61,31 @@ class Loader:
         self._pool = pool
         self._scripts = scripts
         self._default_tier = default_tier
-        self._flights: dict[tuple[str, bytes | int], asyncio.Task[None]] = {}
+        self._flights: dict[Key, asyncio.Task[None]] = {}
+        self._landed_at: dict[Key, float] = {}
 
-    async def load(self, partition: int, who: bytes, missing: Missing, now_ms: int) -> None:
+    async def load(
+        self, partition: int, who: bytes, missing: Missing, now_ms: int, since: float = inf
+    ) -> None:
         """Loads the missing quota hashes of a user and its pool, for the period that contains
-        `now_ms` (the script's time). Raises `NotLoaded`, `OrganizationMismatch`, `NoDefaultTier`,
+        `now_ms` (the script's time), unless that was done after `since`, the loop's time at
+        which the script was asked. Raises `NotLoaded`, `OrganizationMismatch`, `NoDefaultTier`,
         or what `ledger.db.UNAVAILABLE` lists."""
         if Missing.POOL in missing:
-            await self._once(("load", who[:17]), self._load(partition, who, who[:17], now_ms))
+            await self._once(
+                ("load", who[:17]), self._load(partition, who, who[:17], now_ms), since
+            )
         if Missing.USER in missing:
-            await self._once(("load", who), self._load(partition, who, who, now_ms))
+            await self._once(("load", who), self._load(partition, who, who, now_ms), since)
 
-    async def recover(self, partition: int, acked: str = "0-0") -> None:
+    async def recover(self, partition: int, since: float, acked: str = "0-0") -> None:
         """`ledger.recovery.recover`, once for all who found the partition fenced."""
-        await self._once(("recover", partition), self._recover(partition, acked))
+        await self._once(("recover", partition), self._recover(partition, acked), since)
 
-    async def _once(self, key: tuple[str, bytes | int], work: Coroutine[Any, Any, None]) -> None:
+    async def _once(self, key: Key, work: Coroutine[Any, Any, None], since: float) -> None:
+        if self._landed_at.get(key, since) > since:
+            work.close()  # the answer that sent us here is older than what was done about it
+            return
         flight = self._flights.get(key)
         if flight is None:
             flight = self._flights[key] = asyncio.ensure_future(work)
@@ -81,10 +94,13 @@ class Loader:
             work.close()
         await asyncio.shield(flight)  # one caller going away must not fail the others
 
-    def _landed(self, key: tuple[str, bytes | int], flight: asyncio.Task[None]) -> None:
+    def _landed(self, key: Key, flight: asyncio.Task[None]) -> None:
         self._flights.pop(key, None)
-        if not flight.cancelled():
-            flight.exception()  # seen, even when every caller has gone away meanwhile
+        # Looking at the exception counts as seen, even when every caller has gone away meanwhile.
+        if not flight.cancelled() and flight.exception() is None:
+            loop = asyncio.get_running_loop()
+            self._landed_at[key] = loop.time()
+            loop.call_later(LATE_S, self._landed_at.pop, key, None)
 
     async def _recover(self, partition: int, acked: str) -> None:
         async with self._pool.acquire() as connection:

@@ -30,11 +30,12 @@ if not meta then return { 1, 0 } end
 local enforce, usage_type, units = ARGV[1] == '1', ARGV[2], tonumber(ARGV[3])
 
 local function decide()
-  local user = quota(KEYS[2], meta)
-  local pooled = KEYS[3] ~= nil
-  local pool = pooled and quota(KEYS[3], meta)
-  local counters = { user and counter(user, usage_type), pool and counter(pool, usage_type) or nil }
-  local missing = (counters[1] and 0 or 1) + ((pooled and not counters[2]) and 2 or 0)
+  local user, user_counter = quota(KEYS[2], usage_type, meta)
+  local counters, missing, pool = { user_counter }, user_counter and 0 or 1, nil
+  if KEYS[3] then
+    pool, counters[2] = quota(KEYS[3], usage_type, meta)
+    if not counters[2] then missing = missing + 2 end
+  end
   if missing > 0 then return { MISS, false, 0, 0, 0, 0, missing } end
   if user.blocked then return { BLOCKED, false, 0, 0, 0, 0, user.blocked } end
   for _, one in ipairs(counters) do
@@ -44,7 +45,7 @@ local function decide()
   local tight, tight_counter, remaining = tightest(counters)
   local holder = (scope or tight) == 2 and pool or user
   if denied == 'rate' then
-    return { RATE_LIMITED, window_left(bound, meta.now_us), scope, bound.rate, holder.starts, holder.ends,
+    return { RATE_LIMITED, bound.rate - bound.spent, scope, bound.rate, holder.starts, holder.ends,
       { math.ceil(wait_us / 1000), bound.window_us / 1000000 } }
   end
   if denied then

@@ -18,17 +18,19 @@ ARGV[9] blocked   reason why usage is refused, empty when it is not
 ARGV[10] ttl      seconds
 
 LIMIT[1] usage_type
-LIMIT[2] rule     enforcement letter, limit, rate limit in units, rate window in microseconds
-LIMIT[3] used     units: ledger totals of the period plus the tail up to `through`
+LIMIT[2] limit    enforcement letter (see verdict) and units, or - for unlimited
+LIMIT[3] rate     units and window in microseconds; empty for none
+LIMIT[4] used     units: ledger totals of the period plus the tail up to `through`
 
 REPLY outcome
 outcome: LOADED 0, FENCED 1, RETRY 2
 ]]
 --- @include "fence"
 --- @include "stream_id"
+--- @include "number"
 
 local LOADED, FENCED, RETRY = 0, 1, 2
-local ARGS_BEFORE, SLOTS = 10, 3
+local ARGS_BEFORE, SLOTS = 10, 4
 local TAIL = 1000 -- entries read here at most: a Lua scan costs 3 us an entry and blocks the server
 
 local stream, key = KEYS[1], KEYS[3]
@@ -39,24 +41,21 @@ if not meta then return FENCED end
 if epoch ~= meta.epoch then return RETRY end
 if id_less(ARGV[6], meta.floor) then return RETRY end
 if meta.now_ms < tonumber(starts) or meta.now_ms >= tonumber(ends) then return RETRY end
-local held = redis.call('HMGET', key, 'head', 'min_version')
-if held[2] and version < tonumber(held[2]) then return RETRY end
+local old = redis.call('HMGET', key, 'version', 'epoch', 'starts')
+if old[1] and version < tonumber(old[1]) then return RETRY end -- also of a stub, by supersede
 
 local is_pool = string.sub(subject, 1, 1) == 'o' and #subject == 17
-local rules, used, types = {}, {}, {}
+local limits, rates, used, types = {}, {}, {}, {}
+local complete = true
 for at = ARGS_BEFORE, #ARGV - SLOTS, SLOTS do
   local usage_type = ARGV[at + 1]
   types[#types + 1] = usage_type
-  rules[usage_type], used[usage_type] = ARGV[at + 2], tonumber(ARGV[at + 3])
+  limits[usage_type], rates[usage_type] = ARGV[at + 2], ARGV[at + 3]
+  used[usage_type] = tonumber(ARGV[at + 4])
+  complete = complete and redis.call('HEXISTS', key, 'limit:' .. usage_type) == 1
 end
-
-local head = string.format('%s %.0f %s %s', epoch, version, starts, ends)
-if held[1] == head then
-  local complete = true
-  for _, usage_type in ipairs(types) do
-    if redis.call('HEXISTS', key, 'limit:' .. usage_type) == 0 then complete = false end
-  end
-  if complete then return LOADED end
+if complete and old[2] == epoch and old[3] == starts and tonumber(old[1]) == version then
+  return LOADED
 end
 
 local tail = redis.call('XRANGE', stream, '(' .. ARGV[7], '+', 'COUNT', TAIL + 1)
@@ -72,23 +71,24 @@ for _, entry in ipairs(tail) do
   end
 end
 
-local fields = { 'head', head, 'terms', ARGV[8], 'min_version', string.format('%.0f', version) }
-if ARGV[9] ~= '' then
-  fields[#fields + 1] = 'blocked'
-  fields[#fields + 1] = ARGV[9]
+local fields = { 'epoch', epoch, 'version', ARGV[3], 'starts', starts, 'ends', ends,
+  'terms', ARGV[8], 'seen_at', text(math.floor(server_us / 1000)) }
+local function set(name, value)
+  fields[#fields + 1] = name
+  fields[#fields + 1] = value
 end
+if ARGV[9] ~= '' then set('blocked', ARGV[9]) end
 for _, usage_type in ipairs(types) do
-  fields[#fields + 1] = 'limit:' .. usage_type
-  fields[#fields + 1] = rules[usage_type]
-  if used[usage_type] ~= 0 then
-    fields[#fields + 1] = 'used:' .. usage_type
-    fields[#fields + 1] = string.format('%.0f', used[usage_type])
-  end
-  -- A rate window outlives a reload: forgetting it would let a burst through twice.
-  local tat = redis.call('HGET', key, 'tat:' .. usage_type)
-  if tat then
-    fields[#fields + 1] = 'tat:' .. usage_type
-    fields[#fields + 1] = tat
+  set('limit:' .. usage_type, limits[usage_type])
+  if used[usage_type] ~= 0 then set('used:' .. usage_type, text(used[usage_type])) end
+  if rates[usage_type] ~= '' then
+    set('rate:' .. usage_type, rates[usage_type])
+    -- A rate window outlives a reload: forgetting it would let a burst through twice.
+    local spent = redis.call('HMGET', key, 'spent:' .. usage_type, 'spent_at:' .. usage_type)
+    if spent[1] and spent[2] then
+      set('spent:' .. usage_type, spent[1])
+      set('spent_at:' .. usage_type, spent[2])
+    end
   end
 end
 redis.call('DEL', key)

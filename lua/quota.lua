@@ -13,8 +13,11 @@ missing: 1 user, 2 pool, 3 both; user and pool: field, value, ... of the hash
 
 local meta = fence(KEYS[1])
 if not meta then return { 1, 0, 0, {}, {} } end
-local pooled = KEYS[3] ~= nil
-local missing = (quota(KEYS[2], meta) and 0 or 1) + ((pooled and not quota(KEYS[3], meta)) and 2 or 0)
+local function open(key)
+  local raw = redis.call('HMGET', key, 'epoch', 'starts', 'ends')
+  return is_open(raw[1], raw[2], raw[3], meta)
+end
+local missing = (open(KEYS[2]) and 0 or 1) + ((KEYS[3] and not open(KEYS[3])) and 2 or 0)
 if missing > 0 then return { 0, meta.now_ms, missing, {}, {} } end
 return { 0, meta.now_ms, 0, redis.call('HGETALL', KEYS[2]),
-  pooled and redis.call('HGETALL', KEYS[3]) or {} }
+  KEYS[3] and redis.call('HGETALL', KEYS[3]) or {} }

@@ -1,7 +1,9 @@
+#!lua flags=allow-oom
 --[[
 Decides whether this server may be believed, and vouches for it. Run holding the partition's
 cursor row, before that transaction commits: what it wrote for a commit that then failed is
-recognised by `vouched_from` and taken up again.
+recognised by `vouched_from` and taken up again. Allowed when memory is full: a server that restarted
+so must be believed before anything can be drained from it.
 
 KEYS[1] stream
 KEYS[2] meta
@@ -18,6 +20,7 @@ outcome: WHOLE 0, LOST 1, SUPERSEDED 2
 ]]
 --- @include "server_replid"
 --- @include "stream_id"
+--- @include "number"
 
 local WHOLE, LOST, SUPERSEDED = 0, 1, 2
 
@@ -39,23 +42,28 @@ local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[6])
 
 if whole then
-  redis.call('HSET', key, 'epoch', string.format('%.0f', now_epoch), 'replid', replid,
+  redis.call('HSET', key, 'epoch', text(now_epoch), 'replid', replid,
     'vouched_from', row_replid, 'offset', ARGV[6])
   if fresh then
     redis.call('HSET', key, 'floor', '0-0', 'bumped_at', '0', 'appended', '0', 'drained', '0')
   end
-  return { WHOLE, string.format('%.0f', now_epoch), replid, last }
+  return { WHOLE, text(now_epoch), replid, last }
 end
 
 -- History was lost: a new epoch makes every counter of the old one unreadable until it is
 -- rebuilt from the ledger, and the entry in the stream becomes the audit event of the loss.
 now_epoch = now_epoch + 1
-local text = string.format('%.0f', now_epoch)
-local at = id_less(cursor, last) and '*' or id_after(cursor)
-redis.call('XADD', stream, at, 'recovery', text, 'cursor', cursor, 'last', last,
-  'at', string.format('%.0f', now_ms))
+local epoch_text = text(now_epoch)
+-- After everything that anybody has heard of, so that this loss is found but once.
+local highest = cursor
+if id_less(highest, last) then highest = last end
+if id_less(highest, ARGV[5]) then highest = ARGV[5] end
+redis.call('XADD', stream, id_after(highest), 'recovery', epoch_text, 'cursor', cursor, 'last', last,
+  'at', text(now_ms))
+-- Counted, not measured: entries that were drained but not trimmed must not fill the cap.
+local undrained = #redis.call('XRANGE', stream, '(' .. cursor, '+')
 redis.call('DEL', key)
-redis.call('HSET', key, 'epoch', text, 'replid', replid, 'vouched_from', row_replid,
-  'floor', cursor, 'bumped_at', string.format('%.0f', now_ms), 'offset', ARGV[6],
-  'drained', ARGV[4], 'appended', string.format('%.0f', tonumber(ARGV[4]) + redis.call('XLEN', stream)))
-return { LOST, text, replid, last_id(stream) }
+redis.call('HSET', key, 'epoch', epoch_text, 'replid', replid, 'vouched_from', row_replid,
+  'floor', cursor, 'bumped_at', text(now_ms), 'offset', ARGV[6],
+  'drained', ARGV[4], 'appended', text(tonumber(ARGV[4]) + undrained))
+return { LOST, epoch_text, replid, last_id(stream) }

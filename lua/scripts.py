@@ -40,6 +40,7 @@ class Outcome(enum.IntEnum):
     UNTIMELY = 8
     OVERFLOW = 9
     BLOCKED = 10
+    FENCED = 11
     ALLOWED = 0  # what check.lua says where record.lua would record
 
 
@@ -77,6 +78,7 @@ class RecoveryOutcome(enum.IntEnum):
 class Event(msgspec.Struct, frozen=True):
     """One usage event as the record script takes it."""
 
+    partition: int
     who: bytes
     usage_id: bytes
     fingerprint: bytes  # 8 bytes, or empty without idempotency key
@@ -120,9 +122,10 @@ class Fenced(Exception):
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    now: int
-    last_id: str  # of the last entry appended; empty when none was
+    """Answers in the order of the events, and the last entry appended to each partition."""
+
     answers: list[Answer]
+    last_ids: dict[int, str]
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -143,7 +146,7 @@ class Limit(msgspec.Struct, frozen=True):
     usage_type: str
     enforcement: str  # h, s, w, x or n, as include/verdict.lua explains
     limit: int | None  # None: unlimited
-    rate_limit: int
+    rate_limit: int  # units; 0 for none
     rate_window_us: int
     used: int
 
@@ -169,18 +172,19 @@ class Scripts:
         self._connection = connection
         self._scripts = {name: _Script(name, includes) for name in NAMES}
 
-    async def record(
-        self, partition: int, events: Sequence[Event], *, enforce: bool, cap: int
-    ) -> Recorded:
-        """Decides the events in order and records those admitted. Raises `Fenced`."""
-        quotas: dict[bytes, int] = {}
-        args: list[Any] = [int(enforce), cap, QUOTA_TTL_S]
+    async def record(self, events: Sequence[Event], *, enforce: bool, cap: int) -> Recorded:
+        """Decides the events in order and records those admitted. Their partitions must be on
+        this connection's server (in a cluster: in one slot)."""
+        partitions: dict[int, int] = {}
+        quotas: dict[tuple[int, bytes], int] = {}
+        args: list[Any] = ["", int(enforce), cap, QUOTA_TTL_S]
         for event in events:
-            pool = event.pool
+            partition, who, pool = event.partition, event.who, event.pool
             args += (
-                quotas.setdefault(event.who, len(quotas) + 1),
-                0 if pool is None else quotas.setdefault(pool, len(quotas) + 1),
-                event.who,
+                partitions.setdefault(partition, len(partitions) + 1),
+                quotas.setdefault((partition, who), len(quotas) + 1),
+                0 if pool is None else quotas.setdefault((partition, pool), len(quotas) + 1),
+                who,
                 event.usage_id,
                 event.fingerprint,
                 event.usage_type,
@@ -189,12 +193,20 @@ class Scripts:
                 int(event.looked_up),
                 event.payload,
             )
-        names = [keys.stream(partition), keys.meta(partition), keys.receipts(partition)]
-        names += [keys.quota(partition, subject) for subject in quotas]
-        fenced, now, last_id, *answers = await self._run("record", names, args)
-        if fenced:
-            raise Fenced
-        return Recorded(now, last_id.decode(), msgspec.convert(answers, list[Answer]))
+        args[0] = len(partitions)
+        names: list[str] = []
+        for partition in partitions:
+            names += keys.of_partition(partition)
+        names += [keys.quota(partition, subject) for partition, subject in quotas]
+        last_ids, *answers = await self._run("record", names, args)
+        return Recorded(
+            msgspec.convert(answers, list[Answer]),
+            {
+                partition: last_id.decode()
+                for partition, last_id in zip(partitions, last_ids, strict=True)
+                if last_id
+            },
+        )
 
     async def check(
         self,
@@ -241,8 +253,8 @@ class Scripts:
         args.append(QUOTA_TTL_S)
         for one in limits:
             limit = "-" if one.limit is None else one.limit
-            rule = f"{one.enforcement} {limit} {one.rate_limit} {one.rate_window_us}"
-            args += (one.usage_type, rule, one.used)
+            rate = f"{one.rate_limit} {one.rate_window_us}" if one.rate_limit else ""
+            args += (one.usage_type, f"{one.enforcement}{limit}", rate, one.used)
         names = [
             keys.stream(partition),
             keys.meta(partition),

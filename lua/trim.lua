@@ -1,7 +1,8 @@
+#!lua flags=allow-oom
 --[[
 Tells the partition how much has been drained and, when given, removes entries up to a cursor
 that was committed longer ago than the retention window. The floor remembers what is gone, since
-a trimmed stream itself does not.
+a trimmed stream itself does not. Allowed when memory is full: only this makes room again.
 
 KEYS[1] stream
 KEYS[2] meta

@@ -1,6 +1,7 @@
 -- The ledger: what was used, who pays, and how far each partition of the stream has been drained.
--- Quantities are NUMERIC(20,6), which holds every DECIMAL(10,2) of the spec; Postgres would take
--- NaN for a number greater than 0, so every quantity says that it is not.
+-- Quantities are NUMERIC(22,6): every DECIMAL(10,2) of the spec, and every count up to 2^53 - 1,
+-- which NUMERIC(20,6) is too small for. Postgres would take NaN for a number greater than 0, so
+-- every quantity says that it is not.
 
 CREATE TABLE usage_types (
     usage_type      VARCHAR(50) PRIMARY KEY CHECK (usage_type ~ '^[a-z][a-z0-9_]*$'),
@@ -71,7 +72,7 @@ CREATE TABLE usage_records (
     user_id             UUID NOT NULL,
     organization_id     UUID,
     usage_type          VARCHAR(100) NOT NULL,
-    quantity            NUMERIC(20, 6) NOT NULL CHECK (quantity <> 0 AND quantity <> 'NaN'),
+    quantity            NUMERIC(22, 6) NOT NULL CHECK (quantity <> 0 AND quantity <> 'NaN'),
     recorded_at         TIMESTAMPTZ NOT NULL DEFAULT NOW(),
     occurred_at         TIMESTAMPTZ NOT NULL,
     billing_period      DATE NOT NULL,
@@ -80,13 +81,13 @@ CREATE TABLE usage_records (
     subscription_id     UUID,
     plan_tier           VARCHAR(50) NOT NULL,
     plan_version        INTEGER NOT NULL,
-    used_after          NUMERIC(20, 6) NOT NULL,
-    pool_used_after     NUMERIC(20, 6),
-    quota_remaining     NUMERIC(20, 6),
+    used_after          NUMERIC(22, 6) NOT NULL,
+    pool_used_after     NUMERIC(22, 6),
+    quota_remaining     NUMERIC(22, 6),
     quota_exceeded      BOOLEAN NOT NULL,
     enforced            BOOLEAN NOT NULL,
     metadata            JSONB,
-    idempotency_key     VARCHAR(255),
+    idempotency_key     TEXT,
     recorded_by         TEXT NOT NULL,
     reversal_of         UUID,
     partition           SMALLINT NOT NULL,
@@ -149,6 +150,7 @@ CREATE TABLE dead_letters (
     subject         TEXT,
     usage_type      VARCHAR(100),
     quota_period    TIMESTAMPTZ,
+    pool_period     TIMESTAMPTZ,
     units           BIGINT,
     entry           JSONB NOT NULL,
     reason          TEXT NOT NULL,

@@ -74,7 +74,11 @@ async def redis(valkey: Valkey) -> AsyncIterator[RedisConnection]:
 @pytest.fixture
 def settings(database_url: str, valkey: Valkey, tmp_path: Path) -> Settings:
     return Settings(
-        database_url=database_url, redis_url=valkey.url, data_dir=tmp_path, partitions=4
+        database_url=database_url,
+        redis_url=valkey.url,
+        data_dir=tmp_path,
+        partitions=4,
+        port=0,
     )
 
 

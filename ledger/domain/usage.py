@@ -16,6 +16,8 @@ from ledger.domain.period import Interval, period_at
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 FINGERPRINT_BYTES = 8
+# A usage record can only lie near the present; this keeps every date below within the calendar.
+_EARLIEST_MS, _LATEST_MS = 0, 7_258_118_400_000  # 1970 to 2200
 
 
 def at_ms(ms: int) -> datetime:
@@ -129,8 +131,11 @@ def parse_entry(stream_id: str, fields: Mapping[str, bytes]) -> UsageRecord:
             raise BadEntry("who field is malformed")
         terms = _terms.decode(fields["terms"])
         payload = _payload.decode(fields["payload"])
-        recorded = int(quota["at"])
-        occurred = payload.occurred_at if payload.occurred_at is not None else recorded
+        recorded = _instant(int(quota["at"]))
+        occurred = _instant(recorded if payload.occurred_at is None else payload.occurred_at)
+        _storable(payload)
+        if int(quota["units"]) == 0:
+            raise BadEntry("units are 0")
         return UsageRecord(
             stream_id=stream_id,
             usage_id=UUID(bytes=fields["id"]),
@@ -142,7 +147,7 @@ def parse_entry(stream_id: str, fields: Mapping[str, bytes]) -> UsageRecord:
             recorded_at=recorded,
             occurred_at=occurred,
             billing_period=_billing_period(terms, occurred),
-            quota_period=int(quota["starts"]),
+            quota_period=_instant(int(quota["starts"])),
             pool_period=_optional(quota["pool_starts"]),
             used_after=int(quota["used"]),
             pool_used_after=_optional(quota["pool_used"]),
@@ -154,8 +159,22 @@ def parse_entry(stream_id: str, fields: Mapping[str, bytes]) -> UsageRecord:
         )
     except KeyError as missing:
         raise BadEntry(f"field {missing} is missing") from None
-    except (ValueError, OverflowError, msgspec.MsgspecError) as error:
-        raise BadEntry(str(error)) from error
+    except (ValueError, OverflowError, OSError, RecursionError, msgspec.MsgspecError) as error:
+        # OSError: a time zone's name becomes a path
+        raise BadEntry(str(error)[:200]) from error
+
+
+def _instant(ms: int) -> int:
+    if not _EARLIEST_MS <= ms <= _LATEST_MS:
+        raise BadEntry("an instant is out of range")
+    return ms
+
+
+def _storable(payload: Payload) -> None:
+    """What Postgres would refuse as text, and the whole batch with it."""
+    texts = [payload.recorded_by, payload.idempotency_key or "", *(payload.metadata or {}).values()]
+    if any("\x00" in text for text in texts) or "\x00" in "".join(payload.metadata or {}):
+        raise BadEntry("text with a NUL character")
 
 
 def _optional(text: bytes) -> int | None:

@@ -52,8 +52,9 @@ FROM unnest($2::UUID[], $3::TEXT[], $4::TEXT[], $5::TIMESTAMPTZ[], $6::BIGINT[],
 ON CONFLICT DO NOTHING;
 
 -- name: insert_dead_letter
-INSERT INTO dead_letters (partition, stream_id, subject, usage_type, quota_period, units, entry, reason)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+INSERT INTO dead_letters (partition, stream_id, subject, usage_type, quota_period, pool_period,
+    units, entry, reason)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 ON CONFLICT DO NOTHING;
 
 -- name: insert_audit_event

@@ -21,8 +21,9 @@ SELECT usage_type, SUM(units)::BIGINT AS units FROM (
     WHERE t.subject = $1 AND t.quota_period = $2
     UNION ALL
     SELECT usage_type, units FROM dead_letters
-    WHERE status = 'open' AND quota_period = $2 AND usage_type IS NOT NULL
-      AND (subject = $1 OR subject LIKE $1 || ':user:%')
+    WHERE status = 'open' AND usage_type IS NOT NULL
+      AND ((subject = $1 AND quota_period = $2)
+        OR (subject LIKE $1 || ':user:%' AND pool_period = $2))
 ) counted GROUP BY usage_type;
 
 -- name: terms_version

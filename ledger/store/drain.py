@@ -122,6 +122,7 @@ async def insert_dead_letter(
         record.counted[0][0] if record else None,
         record.usage_type if record else None,
         at_ms(record.quota_period) if record else None,
+        at_ms(record.pool_period) if record and record.pool_period is not None else None,
         record.units if record else None,
         msgspec.json.encode(entry).decode(),
         reason,

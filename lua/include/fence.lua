@@ -1,16 +1,25 @@
 --- @include "server_replid"
--- The partition's meta when this server is the one that was vouched for, else nil.
--- now_us is server time plus the test clock's offset: the only time that decides anything.
+--- @include "number"
+-- A partition's meta when this server is the one that was vouched for, else nil. The clock is
+-- server time plus the test clock's offset: the only time that decides anything. One look at
+-- the server serves every partition of a call.
+local replid, server_us
+
 local function fence(meta_key)
   local raw = redis.call('HMGET', meta_key,
     'epoch', 'replid', 'bumped_at', 'offset', 'appended', 'drained', 'floor')
-  if not raw[1] or raw[2] ~= server_replid() then return nil end
-  local time = redis.call('TIME')
-  local now_us = time[1] * 1000000 + time[2] + (tonumber(raw[4]) or 0) * 1000
+  replid = replid or server_replid()
+  if not raw[1] or raw[2] ~= replid then return nil end
+  if not server_us then
+    local time = redis.call('TIME')
+    server_us = time[1] * 1000000 + time[2]
+  end
+  local now_us = server_us + whole(raw[4]) * 1000
   return {
     epoch = raw[1],
-    bumped_at = tonumber(raw[3]) or 0,
-    undrained = (tonumber(raw[5]) or 0) - (tonumber(raw[6]) or 0),
+    bumped_at = whole(raw[3]),
+    appended = whole(raw[5]),
+    drained = whole(raw[6]),
     floor = raw[7] or '0-0',
     now_us = now_us,
     now_ms = math.floor(now_us / 1000),

@@ -1,5 +1,3 @@
--- Enforcement letters in the hash: h hard, s soft, w shadow (watched only), x not in the plan
--- (hard, limit 0), n no entitlement of this scope (counted, never limited).
 local ENFORCED = { h = true, x = true }
 local SHOWN = { h = true, x = true, s = true }
 
@@ -10,18 +8,26 @@ local function left(one)
   end
 end
 
--- The rate window (GCRA): the theoretical arrival time after `units` more, and how long until
--- they would fit. Weighed by units, so one call of 10 costs as much as ten calls of 1.
-local function rate_window(one, units, now_us)
-  local cost = math.ceil(units / one.rate * one.window_us)
-  local tat = math.max(one.tat, now_us) + cost
-  return tat, math.max(0, tat - now_us - one.window_us)
+-- The rate window: a bucket of `rate` units that refills evenly over the window. `spent` units are
+-- out of it as of `spent_at`; only whole units come back, and the time of the next one is kept in
+-- `spent_at`, so that a burst of exactly the limit passes and nothing more.
+local function refill(one, now_us)
+  local back = math.floor(math.max(0, now_us - one.spent_at) * one.rate / one.window_us)
+  if back >= one.spent then
+    one.spent, one.spent_at = 0, now_us
+  elseif back > 0 then
+    one.spent = one.spent - back
+    one.spent_at = one.spent_at + math.ceil(back * one.window_us / one.rate)
+  end
 end
 
--- Units that still fit into the rate window now.
-local function window_left(one, now_us)
-  local free = now_us + one.window_us - math.max(one.tat, now_us)
-  return math.max(0, math.floor(free * one.rate / one.window_us))
+-- How long until `units` more would fit, at most a window (more than the bucket never fit).
+local function wait_for(one, units, now_us)
+  refill(one, now_us)
+  local missing = one.spent + units - one.rate
+  if missing <= 0 then return 0 end
+  local wait = math.ceil(missing * one.window_us / one.rate) - (now_us - one.spent_at)
+  return math.max(1, math.min(wait, one.window_us))
 end
 
 -- Decides `units` against every counter that applies (user first, then pool) without changing
@@ -38,8 +44,8 @@ local function verdict(counters, units, enforce, now_us)
   if bound then return 'quota', scope, bound end
   local longest = 0
   for i, one in ipairs(counters) do
-    if enforce and one.rate > 0 and one.enforcement ~= 'w' then
-      local _, wait = rate_window(one, units, now_us)
+    if enforce and one.rate and one.enforcement ~= 'w' then
+      local wait = wait_for(one, units, now_us)
       if wait > longest then scope, bound, longest = i, one, wait end
     end
   end

@@ -84,10 +84,12 @@ async def _redis_counts_what_the_ledger_does(
         for key in await service.redis.run("KEYS", pattern):
             subject = key.decode().partition("}:")[2]
             for usage_type in places:
-                head, used = await service.redis.run("HMGET", key, "head", f"used:{usage_type}")
-                epoch, _, starts, _ = head.decode().split()
-                if int(epoch) != cursor.epoch:
+                epoch, raw_starts, used = await service.redis.run(
+                    "HMGET", key, "epoch", "starts", f"used:{usage_type}"
+                )
+                if int(epoch or 0) != cursor.epoch:
                     continue
+                starts = raw_starts.decode()
                 ledger = await _ledger_units(service, subject, usage_type, int(starts))
                 expected = ledger + waiting[subject, usage_type, starts]
                 assert int(used or 0) == expected, f"I3: {subject} {usage_type}"

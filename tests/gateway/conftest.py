@@ -37,6 +37,7 @@ async def shared(
         redis_url=valkey.url,
         data_dir=tmp_path_factory.mktemp("data"),
         partitions=4,
+        port=0,
     )
     connection = await db.connect(settings.database_url)
     services = Services(settings, connection)

@@ -212,7 +212,7 @@ async def test_a_key_in_the_header_has_1_to_255_printable_characters(
 async def test_every_recorded_key_can_be_drained(shared: Service) -> None:
     await shared.drained()
     counted = await shared.sql.fetchval("SELECT COUNT(*) FROM usage_records")
-    assert counted == await shared.sql.fetchval("SELECT COUNT(*) FROM usage_keys") > 20
+    assert counted == await shared.sql.fetchval("SELECT COUNT(*) FROM usage_keys") > 10
 
 
 async def test_without_a_key_every_request_counts(shared: Service) -> None:

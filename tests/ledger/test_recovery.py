@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from gateway.servers import Valkey
-from ledger import db
+from ledger import db, store
 from ledger.drain import Drain
 from ledger.recovery import Superseded, recover
 from ledger.settings import Settings
@@ -229,3 +229,17 @@ async def test_entries_older_than_the_cursor_are_a_loss(
     while await drain.run_once([0]):
         pass
     assert await connection.fetchval("SELECT COUNT(*) FROM audit_events") == 1
+
+
+async def test_a_ledger_still_connected_to_a_superseded_server_moves_nothing(
+    partition: Partition, connection: db.Connection, drain: Drain
+) -> None:
+    """The ledger vouched for another server meanwhile; this one does not know and looks whole."""
+    await partition.add()
+    await connection.execute("UPDATE stream_cursor SET epoch = 2, replid = $1", "f" * 40)
+    for _ in range(2):
+        with pytest.raises(Superseded):
+            await drain.run_once([0])
+    row = await store.cursor(connection, 0)
+    assert (row.last_id, row.epoch, row.replid) == ("0-0", 2, "f" * 40)
+    assert await connection.fetchval("SELECT COUNT(*) FROM usage_keys") == 0

@@ -6,7 +6,7 @@ import re
 from importlib.resources import files
 from typing import NamedTuple
 
-SLOTTED = ("KEYS", "ARGV", "EVENT", "LIMIT", "ANSWER")
+SHEBANG = "#!lua flags=allow-oom\n"
 
 
 class Script(NamedTuple):
@@ -50,7 +50,7 @@ class Script(NamedTuple):
         found = []
         for names, values in assigned:
             for name, value in zip(names.split(", "), split_top(values), strict=False):
-                itself = rf"(?:\w+\()?{argument}(\d+)\](?:, meta)?\)?(?: == '1')?"
+                itself = rf"(?:\w+\()?{argument}(\d+)\](?:, \w+)*\)?(?: == '1')?"
                 if match := re.fullmatch(itself, value):
                     found.append((name, int(match.group(1))))
         return found
@@ -86,6 +86,7 @@ def split_top(text: str) -> list[str]:
 
 def read(name: str) -> Script:
     text = files("lua").joinpath(f"{name}.lua").read_text(encoding="utf-8")
+    text = text.removeprefix(SHEBANG)
     assert text.startswith("--[[\n"), f"{name}.lua opens with its contract"
     head, _, body = text[len("--[[\n") :].partition("\n]]\n")
     return Script(name, head, body)

@@ -12,9 +12,11 @@ from lua.keys import Account
 from lua.scripts import (
     CheckAnswer,
     Event,
+    Fenced,
     Limit,
     LoadOutcome,
     LookedUp,
+    Outcome,
     Recorded,
     Recovery,
     Scripts,
@@ -24,7 +26,7 @@ PARTITION = 3
 CAP = 1_000_000
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
-NOON_MS = 1_773_144_000_000  # 2026-03-10 12:00 UTC, a border of receipt buckets
+NOON_MS = 1_773_144_000_000  # 2026-03-10 12:00 UTC; receipts' days begin at midnight
 TERMS = b"terms"
 
 _NAMES = UUID("00000000-0000-4000-8000-000000000000")
@@ -74,12 +76,21 @@ def event(
     occurred_at: int | None = None,
     looked_up: LookedUp = LookedUp.NOT_YET,
     payload: bytes = b"payload",
+    partition: int = PARTITION,
 ) -> Event:
     """An event of this idempotency key, or of none; the same `body` is the same request."""
     name = f"unkeyed {next(_unkeyed)}" if key is None else f"key {key}"
     fingerprint = b"" if key is None else body
     return Event(
-        who, usage_id(name), fingerprint, usage_type, units, occurred_at, payload, looked_up
+        partition,
+        who,
+        usage_id(name),
+        fingerprint,
+        usage_type,
+        units,
+        occurred_at,
+        payload,
+        looked_up,
     )
 
 
@@ -96,21 +107,26 @@ class Bench:
     """One partition. With `now_us` its clock stands still until `move`d."""
 
     def __init__(
-        self, server: Server, now_us: int | None = None, includes: dict[str, str] | None = None
+        self,
+        server: Server,
+        now_us: int | None = None,
+        includes: dict[str, str] | None = None,
+        partition: int = PARTITION,
     ) -> None:
         self.server = server
+        self.partition = partition
         self.now_us = now_us
         replaced = dict(includes or {}) | ({} if now_us is None else still_clock())
         self.scripts = Scripts(server, replaced or None)
-        self.meta_key = keys.meta(PARTITION)
-        self.stream_key = keys.stream(PARTITION)
+        self.meta_key = keys.meta(partition)
+        self.stream_key = keys.stream(partition)
 
     async def vouch(self, **said: Any) -> Recovery:
         """Recovers the partition, by default as a new one."""
         new: dict[str, Any] = {
             "row_replid": "", "epoch": 1, "cursor": "0-0", "drained": 0, "acked": "0-0", "offset": 0
         }  # fmt: skip
-        recovery = await self.scripts.recover(PARTITION, **(new | said))
+        recovery = await self.scripts.recover(self.partition, **(new | said))
         await self.move(0)
         return recovery
 
@@ -142,10 +158,14 @@ class Bench:
             "terms": TERMS,
             "blocked": "",
         }
-        return await self.scripts.load(PARTITION, subject, limits=limits, **(usual | said))
+        return await self.scripts.load(self.partition, subject, limits=limits, **(usual | said))
 
     async def record(self, *events: Event, enforce: bool = True, cap: int = CAP) -> Recorded:
-        return await self.scripts.record(PARTITION, events, enforce=enforce, cap=cap)
+        """Records; raises `Fenced` when the partition is."""
+        recorded = await self.scripts.record(events, enforce=enforce, cap=cap)
+        if any(answer.outcome is Outcome.FENCED for answer in recorded.answers):
+            raise Fenced
+        return recorded
 
     async def check(
         self,
@@ -157,7 +177,7 @@ class Bench:
     ) -> CheckAnswer:
         pool = who[:17] if who[:1] == b"o" else None
         checked = await self.scripts.check(
-            PARTITION, who, pool, enforce=enforce, usage_type=usage_type, units=units
+            self.partition, who, pool, enforce=enforce, usage_type=usage_type, units=units
         )
         return checked.answer
 
@@ -182,7 +202,7 @@ class Bench:
         return int((await self.meta()).get("epoch", "0"))
 
     def quota_key(self, subject: bytes) -> str:
-        return keys.quota(PARTITION, subject)
+        return keys.quota(self.partition, subject)
 
     async def used(self, subject: bytes = USER, usage_type: str = "calls") -> int:
         fields = await self.hash(self.quota_key(subject))
@@ -195,11 +215,16 @@ class Bench:
             for flat in [entry[1]]
         ]
 
+    async def life(self, subject: bytes) -> int:
+        """Seconds until the subject's quota expires."""
+        return int(await self.server.run("TTL", self.quota_key(subject)))
+
     async def keys(self, pattern: str = "*") -> list[str]:
         return sorted(key.decode() for key in await self.server.run("KEYS", pattern))
 
     async def receipts(self) -> int:
-        found = [await self.server.run("HLEN", key) for key in await self.keys("receipt:*")]
+        prefix = keys.receipts(self.partition)
+        found = [await self.server.run("HLEN", key) for key in await self.keys(f"{prefix}*")]
         return sum(found)
 
     async def state(self) -> dict[str, tuple[bytes, int]]:

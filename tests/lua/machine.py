@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ledger.domain.quantity import MAX_UNITS
-from lua.scripts import Event, Limit, LoadOutcome, LookedUp
+from lua.scripts import Limit, LoadOutcome, LookedUp
 from tests.lua.kit import (
     DAY_MS,
     MEMBER,
@@ -28,6 +28,7 @@ from tests.lua.model import Model
 
 SUBJECTS = (USER, MEMBER, OTHER_MEMBER, POOL)
 TYPES = ("calls", "tokens")
+OTHER = 11
 STARTS, ENDS = NOON_MS - 10 * DAY_MS, NOON_MS + 1000 * DAY_MS
 
 T = TypeVar("T")
@@ -36,8 +37,7 @@ limits = st.builds(
     limit,
     enforcement=st.sampled_from("hhhswxn"),
     most=st.one_of(st.none(), st.integers(0, 15)),
-    # Rates that divide their window, so that costs are whole microseconds.
-    rate=st.sampled_from([0, 0, 0, 2, 5]),
+    rate=st.sampled_from([0, 0, 0, 2, 5, 7]),
     window_s=st.sampled_from([10, 60]),
     used=st.sampled_from([0, 0, 0, 3, MAX_UNITS - 8]),
 )
@@ -50,6 +50,7 @@ events = st.builds(
     body=st.sampled_from([b"samebody", b"samebody", b"samebody", b"another!"]),
     usage_type=st.sampled_from(["calls", "calls", "calls", "tokens", "unheard"]),
     looked_up=st.sampled_from(LookedUp),
+    partition=st.sampled_from([PARTITION, PARTITION, OTHER]),
 )
 steps_us = st.sampled_from(
     [1, 999, 1_999_999, 2_000_000, 5_000_000, 12_000_000]
@@ -57,8 +58,13 @@ steps_us = st.sampled_from(
 )
 
 
+async def together(work: Iterable[Awaitable[T]]) -> list[T]:
+    return list(await asyncio.gather(*work))
+
+
 class RecordMachine(RuleBasedStateMachine):
-    """`start` is set by the test: an empty server, and the includes it needs replaced."""
+    """`start` is set by the test: an empty server, and the includes it needs replaced. Two
+    partitions share every call; each has a model of its own that knows nothing of the other."""
 
     loop: asyncio.Runner
     start: Callable[[], Awaitable[tuple[Server, dict[str, str]]]]
@@ -75,32 +81,37 @@ class RecordMachine(RuleBasedStateMachine):
     )
     def begin(self, rules: list[Limit], bumped: int) -> None:
         server, includes = self.run(type(self).start())
-        self.bench = Bench(server, NOON_MS * 1000, includes)
-        self.model = Model(NOON_MS * 1000, STARTS, ENDS, bumped)
         self.version = 1
-        self.allowed: dict[tuple[bytes, str], Limit] = {}
-        self.run(self.bench.vouch())
-        self.run(self.bench.hset(self.bench.meta_key, bumped_at=bumped))
-        names = [(subject, name) for subject in SUBJECTS for name in TYPES]
-        for (subject, name), one in zip(names, rules, strict=True):
-            self.allowed[subject, name] = Limit(
-                name, one.enforcement, one.limit, one.rate_limit, one.rate_window_us, one.used
-            )
-        for subject in SUBJECTS:
-            self._load(subject, "0-0")
-            self.model.load(subject, *self._limits(subject))
+        self.benches: dict[int, Bench] = {}
+        self.models: dict[int, Model] = {}
+        self.allowed: dict[tuple[int, bytes, str], Limit] = {}
+        for partition in (PARTITION, OTHER):
+            bench = Bench(server, NOON_MS * 1000, includes, partition)
+            # The other one lost nothing, and its rules are the same the other way round.
+            bumped_at = bumped if partition == PARTITION else 0
+            model = Model(NOON_MS * 1000, STARTS, ENDS, bumped_at)
+            self.benches[partition], self.models[partition] = bench, model
+            self.run(bench.vouch())
+            self.run(bench.hset(bench.meta_key, bumped_at=bumped_at))
+            names = [(subject, name) for subject in SUBJECTS for name in TYPES]
+            for (subject, name), one in zip(names, rules, strict=True):
+                self.allowed[partition, subject, name] = Limit(
+                    name, one.enforcement, one.limit, one.rate_limit, one.rate_window_us, one.used
+                )
+            loads = [self._load(partition, subject) for subject in SUBJECTS]
+            assert self.run(together(loads)) == [LoadOutcome.LOADED] * len(SUBJECTS)
+            for subject in SUBJECTS:
+                model.load(subject, *self._limits(partition, subject))
+            rules = rules[::-1]
 
-    def _limits(self, subject: bytes) -> list[Limit]:
-        return [self.allowed[subject, name] for name in TYPES]
+    def _limits(self, partition: int, subject: bytes) -> list[Limit]:
+        return [self.allowed[partition, subject, name] for name in TYPES]
 
-    def _load(self, subject: bytes, through: str) -> None:
-        outcome = self.run(
-            self.bench.load(
-                subject, *self._limits(subject), version=self.version, starts=STARTS, ends=ENDS,
-                cursor=through, through=through,
-            )
+    def _load(self, partition: int, subject: bytes) -> Awaitable[LoadOutcome]:
+        return self.benches[partition].load(
+            subject, *self._limits(partition, subject),
+            version=self.version, epoch=1, starts=STARTS, ends=ENDS,
         )  # fmt: skip
-        assert outcome is LoadOutcome.LOADED
 
     @rule(
         drawn=st.lists(events, min_size=1, max_size=5),
@@ -108,56 +119,81 @@ class RecordMachine(RuleBasedStateMachine):
         cap=st.sampled_from([10_000, 10_000, 4]),
     )
     def record(
-        self, drawn: list[tuple[int | None, dict[str, object]]], enforce: bool, cap: int
+        self, drawn: list[tuple[int | None, dict[str, Any]]], enforce: bool, cap: int
     ) -> None:
-        said: list[Event] = [
-            event(occurred_at=None if at is None else self.model.now_ms + at, **more)  # type: ignore[arg-type]
-            for at, more in drawn
+        now_ms = self.models[PARTITION].now_ms
+        said = [
+            event(occurred_at=None if at is None else now_ms + at, **more) for at, more in drawn
         ]
-        expected = self.model.record(said, enforce=enforce, cap=cap)
-        recorded = self.run(self.bench.record(*said, enforce=enforce, cap=cap))
+        before = {partition: len(model.entries) for partition, model in self.models.items()}
+        expected = [
+            self.models[one.partition].record(one, enforce=enforce, cap=cap) for one in said
+        ]
+        scripts = self.benches[PARTITION].scripts
+        recorded = self.run(scripts.record(said, enforce=enforce, cap=cap))
         assert recorded.answers == expected
-        assert recorded.now == self.model.now_ms
+        grown = {
+            partition: self.run(self.benches[partition].entries())[-1][0]
+            for partition, model in self.models.items()
+            if len(model.entries) > before[partition]
+        }
+        assert recorded.last_ids == grown
 
     @rule(us=steps_us)
     def time_passes(self, us: int) -> None:
-        self.run(self.bench.move(us))
-        self.model.now_us += us
+        for partition in self.models:
+            self.run(self.benches[partition].move(us))
+            self.models[partition].now_us += us
 
-    @rule(subject=st.sampled_from(SUBJECTS))
-    def the_plan_changes_and_the_tail_is_added_again(self, subject: bytes) -> None:
+    @rule()
+    def the_other_partition_is_fenced_or_vouched_for_again(self) -> None:
+        bench, model = self.benches[OTHER], self.models[OTHER]
+        model.fenced = not model.fenced
+        replid = self.run(self.benches[PARTITION].meta())["replid"]
+        self.run(bench.hset(bench.meta_key, replid="f" * 40 if model.fenced else replid))
+
+    @rule(partition=st.sampled_from([PARTITION, OTHER]), subject=st.sampled_from(SUBJECTS))
+    def the_plan_changes_and_the_tail_is_added_again(self, partition: int, subject: bytes) -> None:
         self.version += 1
-        self._load(subject, "0-0")
+        fenced = self.models[partition].fenced
+        outcome = self.run(self._load(partition, subject))
+        assert outcome is (LoadOutcome.FENCED if fenced else LoadOutcome.LOADED)
 
-    @precondition(lambda self: self.model.entries)
+    @precondition(lambda self: self.models[PARTITION].entries)
     @rule(data=st.data())
     def some_is_drained(self, data: st.DataObject) -> None:
-        low, high = self.model.drained, len(self.model.entries)
-        self.model.drained = data.draw(st.integers(low, high))
-        replid = self.run(self.bench.meta())["replid"]
-        self.run(
-            self.bench.scripts.trim(
-                PARTITION, replid=replid, drained=self.model.drained, through=""
-            )
-        )
+        bench, model = self.benches[PARTITION], self.models[PARTITION]
+        model.drained = data.draw(st.integers(model.drained, len(model.entries)))
+        replid = self.run(bench.meta())["replid"]
+        self.run(bench.scripts.trim(PARTITION, replid=replid, drained=model.drained, through=""))
 
     @invariant()
     def counts_and_windows_are_the_models(self) -> None:
-        if not hasattr(self, "model"):
+        if not hasattr(self, "models"):
             return
-        for subject in SUBJECTS:
-            fields = self.run(self.bench.hash(self.bench.quota_key(subject)))
+        places = [(partition, subject) for partition in self.models for subject in SUBJECTS]
+        reads = [
+            bench.hash(bench.quota_key(subject))
+            for partition, subject in places
+            for bench in [self.benches[partition]]
+        ]
+        found = self.run(together(reads))
+        for (partition, subject), fields in zip(places, found, strict=True):
             for name in TYPES:
-                counter = self.model.counters[subject, name]
-                assert int(fields.get(f"used:{name}", b"0")) == counter.used
-                assert int(fields.get(f"tat:{name}", b"0")) == counter.tat_us
+                counter = self.models[partition].counters[subject, name]
+                assert [
+                    int(fields.get(f"{field}:{name}", b"0"))
+                    for field in ("used", "spent", "spent_at")
+                ] == [counter.used, counter.spent, counter.spent_at]
 
     def teardown(self) -> None:
-        if not hasattr(self, "model"):
+        if not hasattr(self, "models"):
             return
-        appended = [fields for _, fields in self.run(self.bench.entries())]
-        assert [
-            (fields["id"], int(fields["quota"].split()[0]), int(fields["quota"].split()[4]))
-            for fields in appended
-        ] == [(one.usage_id, one.units, used) for one, used in self.model.entries]
-        assert int(self.run(self.bench.meta())["appended"]) == len(appended)
+        for partition, model in self.models.items():
+            bench = self.benches[partition]
+            appended = [fields for _, fields in self.run(bench.entries())]
+            assert [
+                (fields["id"], int(fields["quota"].split()[0]), int(fields["quota"].split()[4]))
+                for fields in appended
+            ] == [(one.usage_id, one.units, used) for one, used in model.entries]
+            assert int(self.run(bench.meta())["appended"]) == len(appended)

@@ -6,13 +6,12 @@ Integers and fractions only; nothing here knows of hashes, includes or Lua numbe
 from __future__ import annotations
 
 from fractions import Fraction
-from math import ceil, floor
+from math import ceil
 
 import msgspec
 
 from lua.scripts import Answer, Event, Limit, LookedUp, Missing, Outcome
 
-BUCKET_MS = 12 * 3_600_000
 DAY_MS = 24 * 3_600_000
 MAX_UNITS = 2**53 - 1
 
@@ -22,7 +21,8 @@ class Counter(msgspec.Struct):
 
     rule: Limit
     used: int
-    tat_us: int = 0
+    spent: int = 0  # units taken out of the rate window as of `spent_at` (us)
+    spent_at: int = 0
 
     def left(self) -> int | None:
         if self.rule.limit is None or self.rule.enforcement not in "hsx":
@@ -36,16 +36,22 @@ class Counter(msgspec.Struct):
     def rated(self) -> bool:
         return self.rule.rate_limit > 0 and self.rule.enforcement != "w"
 
-    def tat_after(self, units: int, now_us: int) -> int:
-        cost = ceil(Fraction(units * self.rule.rate_window_us, self.rule.rate_limit))
-        return max(self.tat_us, now_us) + cost
+    def refilled(self, now_us: int) -> tuple[int, int]:
+        """`spent` and `spent_at` once whole units came back, and when the last of them did."""
+        back = (now_us - self.spent_at) * self.rule.rate_limit // self.rule.rate_window_us
+        if back >= self.spent:
+            return 0, now_us
+        return self.spent - back, self.spent_at + self.us_of(back)
+
+    def us_of(self, units: int) -> int:
+        return ceil(Fraction(units * self.rule.rate_window_us, self.rule.rate_limit))
 
     def wait_us(self, units: int, now_us: int) -> int:
-        return max(0, self.tat_after(units, now_us) - now_us - self.rule.rate_window_us)
-
-    def window_left(self, now_us: int) -> int:
-        free = now_us + self.rule.rate_window_us - max(self.tat_us, now_us)
-        return max(0, floor(Fraction(free * self.rule.rate_limit, self.rule.rate_window_us)))
+        spent, at = self.refilled(now_us)
+        missing = spent + units - self.rule.rate_limit
+        if missing <= 0:
+            return 0
+        return min(at + self.us_of(missing) - now_us, self.rule.rate_window_us)
 
 
 class Receipt(msgspec.Struct):
@@ -64,6 +70,7 @@ class Model:
         self.receipts: dict[bytes, Receipt] = {}
         self.entries: list[tuple[Event, int]] = []
         self.drained = 0
+        self.fenced = False
 
     @property
     def now_ms(self) -> int:
@@ -73,19 +80,16 @@ class Model:
         for one in limits:
             known = self.counters.get((subject, one.usage_type))
             self.counters[subject, one.usage_type] = Counter(
-                one, known.used if known else one.used, known.tat_us if known else 0
+                one,
+                known.used if known else one.used,
+                known.spent if known else 0,
+                known.spent_at if known else 0,
             )
 
-    def record(self, events: list[Event], *, enforce: bool, cap: int) -> list[Answer]:
-        undrained = len(self.entries) - self.drained
-        answers = []
-        for event in events:
-            before = len(self.entries)
-            answers.append(self._one(event, enforce, undrained >= cap))
-            undrained += len(self.entries) - before
-        return answers
-
-    def _one(self, event: Event, enforce: bool, full: bool) -> Answer:
+    def record(self, event: Event, *, enforce: bool, cap: int) -> Answer:
+        full = len(self.entries) - self.drained >= cap
+        if self.fenced:
+            return Answer(Outcome.FENCED)
         if event.fingerprint:
             receipt = self.receipts.get(event.usage_id)
             if receipt and self._remembered(receipt.answer.recorded_at):
@@ -121,7 +125,7 @@ class Model:
         return self._count(event, counters)
 
     def _remembered(self, made_ms: int) -> bool:
-        return self.now_ms // BUCKET_MS - made_ms // BUCKET_MS <= 2
+        return self.now_ms // DAY_MS - made_ms // DAY_MS <= 1
 
     def _refusal(self, counters: list[Counter], units: int) -> Answer | None:
         over = [(one.left() or 0, at) for at, one in enumerate(counters) if one.over(units)]
@@ -138,7 +142,7 @@ class Model:
         longest, at = min(waits)
         rule = counters[at].rule
         detail = [ceil(Fraction(-longest, 1000)), rule.rate_window_us // 1_000_000]
-        left = counters[at].window_left(self.now_us)
+        left = rule.rate_limit - counters[at].refilled(self.now_us)[0]
         return self._refused(Outcome.RATE_LIMITED, left, at, rule.rate_limit, detail)
 
     def _refused(
@@ -152,8 +156,8 @@ class Model:
         for one in counters:
             one.used += event.units
             if one.rule.rate_limit > 0:
-                full = self.now_us + one.rule.rate_window_us
-                one.tat_us = min(one.tat_after(event.units, self.now_us), full)
+                spent, one.spent_at = one.refilled(self.now_us)
+                one.spent = min(spent + event.units, one.rule.rate_limit)
         shown = [(left, at) for at, one in enumerate(counters) if (left := one.left()) is not None]
         exceeded = any(
             one.rule.limit is not None and one.used > one.rule.limit
