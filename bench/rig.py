@@ -14,8 +14,8 @@ import asyncpg
 from bench import cpus
 from bench.processes import Process, free_port, program
 from bench.traffic import Traffic
-from gateway.dev_tokens import dev_key, mint
-from gateway.servers import Postgres, Valkey
+from gateway.dev.servers import Postgres, Valkey
+from gateway.dev.tokens import dev_key, mint
 from ledger import migrate
 from lua import keys
 from lua.connection import RedisConnection

@@ -14,7 +14,7 @@ import structlog
 import uvloop
 
 from gateway.children import StartError
-from gateway.dev_tokens import dev_key
+from gateway.dev.tokens import dev_key
 from ledger import db, logs, loops, migrate, settings
 
 log = structlog.get_logger()

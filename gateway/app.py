@@ -17,7 +17,7 @@ from gateway import messages, metrics, openapi
 from gateway.accounts import Accounts
 from gateway.admission import Admission
 from gateway.auth import Authenticator, Principal
-from gateway.dev_tokens import DEV_ISSUER
+from gateway.dev.tokens import DEV_ISSUER
 from gateway.probes import Probes
 from gateway.problems import CONTENT_TYPE, Kind, Problem
 from gateway.quotas import Quotas

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gateway.children import StartError
-from gateway.datadir import DataDir
+from gateway.dev.datadir import DataDir
 from ledger.settings import SettingError
 
 # Test groups that take minutes; they run when they are named.
@@ -76,19 +76,19 @@ def _adopt_running(environ: MutableMapping[str, str]) -> None:
 
 
 def _up(_: argparse.Namespace) -> int:
-    from gateway import dev
+    from gateway.dev import up as dev
 
     return asyncio.run(dev.up(os.environ))
 
 
 def _infrastructure(_: argparse.Namespace) -> int:
-    from gateway import dev
+    from gateway.dev import up as dev
 
     return asyncio.run(dev.infrastructure(os.environ))
 
 
 def _token_arguments(parser: argparse.ArgumentParser) -> None:
-    from gateway import dev_tokens
+    from gateway.dev import tokens as dev_tokens
 
     parser.add_argument("--role", choices=dev_tokens.ROLES, required=True)
     parser.add_argument("--user", metavar="U", help="the user it speaks for: a UUID or any name")
@@ -103,7 +103,7 @@ def _token_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _token(args: argparse.Namespace) -> int:
-    from gateway import dev_tokens
+    from gateway.dev import tokens as dev_tokens
 
     if args.role == "user" and not args.user:
         return _fail("token --role user needs --user", 2)
@@ -137,15 +137,13 @@ def _test(words: list[str]) -> int:
 
 
 def _bench(words: list[str]) -> int:
-    try:
-        from bench import main as bench
-    except ImportError:
+    if not (Path(__file__).resolve().parents[1] / "bench").is_dir():
         return _fail("the benchmark comes with the source tree, not with the package", 2)
-    return bench(words)
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "bench", *words])  # noqa: S606
 
 
 def _migrate(_: argparse.Namespace) -> int:
-    from gateway import dev
+    from gateway.dev import up as dev
     from ledger import settings
 
     _adopt_running(os.environ)
@@ -158,13 +156,13 @@ def _migrate(_: argparse.Namespace) -> int:
 
 
 def _replay_arguments(parser: argparse.ArgumentParser) -> None:
-    from gateway import replay
+    from gateway.replay import command as replay
 
     replay.add_arguments(parser)
 
 
 def _replay(args: argparse.Namespace) -> int:
-    from gateway import replay
+    from gateway.replay import command as replay
 
     _adopt_running(os.environ)
     return asyncio.run(replay.replay(args))

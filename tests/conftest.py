@@ -15,8 +15,8 @@ import pytest
 import uvloop
 from aiohttp import ClientSession, TCPConnector
 
-from gateway import dev_tokens
-from gateway.servers import Postgres, Valkey
+from gateway.dev import tokens as dev_tokens
+from gateway.dev.servers import Postgres, Valkey
 from gateway.serving import serving
 from ledger import db, loops, migrate
 from ledger.drain import Drain

@@ -32,12 +32,12 @@ REDIS = {
 ASYNCPG = {
     "ledger/db.py": "connections and pools",
     "ledger/migrate.py": "runs before there is anything else",
-    "gateway/servers.py": "the embedded server: waits for it and creates the database",
+    "gateway/dev/servers.py": "the embedded server: waits for it and creates the database",
     "gateway/doctor.py": "tells a wrong password from a missing database",
 }
 CLOCK = {
     "ledger/clock.py": "the one place that reads the time",
-    "gateway/replay_send.py": "a client's own pace: the default of a clock that is handed in",
+    "gateway/replay/send.py": "a client's own pace: the default of a clock that is handed in",
     "gateway/client/metering.py": "the SDK runs in the caller's process, without the ledger",
 }
 ENVIRON = {
@@ -45,13 +45,13 @@ ENVIRON = {
     "gateway/__main__.py": "a program's entry: hands it on to its worker processes",
     "gateway/metrics.py": "a variable of the Prometheus library, not of the service",
     "gateway/cli.py": "a command line: what it hands on to the programs it starts",
-    "gateway/replay.py": "a command line: colours, and where the service is",
+    "gateway/replay/command.py": "a command line: colours, and where the service is",
     "gateway/doctor.py": "a command line: explains the settings",
 }
 SQL = {
     "ledger/migrate.py": "its own table, before any migration ran",
     "ledger/recovery.py": "SET LOCAL lock_timeout, of its own transaction",
-    "gateway/servers.py": "the embedded server: creates the database",
+    "gateway/dev/servers.py": "the embedded server: creates the database",
     "gateway/doctor.py": "asks Postgres for its time",
 }
 

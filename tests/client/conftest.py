@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from gateway.client import Retrying
-from gateway.servers import Postgres, Valkey
+from gateway.dev.servers import Postgres, Valkey
 from ledger import db
 from ledger.domain.ids import dev_uuid
 from ledger.settings import Settings

@@ -11,8 +11,8 @@ import pytest
 from joserfc import jwt
 
 from gateway import cli
-from gateway.datadir import DataDir, Runtime
-from gateway.dev_tokens import dev_key
+from gateway.dev.datadir import DataDir, Runtime
+from gateway.dev.tokens import dev_key
 from ledger.domain.ids import dev_uuid
 from tests.dev.processes import call, environment
 

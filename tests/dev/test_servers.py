@@ -15,8 +15,8 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from gateway import server_binaries
-from gateway.servers import Postgres, Server, Valkey
+from gateway.dev import binaries as server_binaries
+from gateway.dev.servers import Postgres, Server, Valkey
 from ledger.settings import SettingError
 
 

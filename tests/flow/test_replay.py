@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gateway.replay import add_arguments, replay
+from gateway.replay.command import add_arguments, replay
 from ledger.domain.ids import dev_uuid
 from tests.conftest import Service
 from tests.flow.invariants import check

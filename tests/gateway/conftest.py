@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from gateway.servers import Postgres, Valkey
+from gateway.dev.servers import Postgres, Valkey
 from ledger import db
 from ledger.settings import Settings
 from lua.connection import RedisConnection

@@ -166,6 +166,32 @@ async def test_many_pipelined_refusals_are_answered(shared: Service) -> None:
     client.writer.close()
 
 
+async def test_a_request_waits_for_the_one_before_it_on_its_connection(
+    shared: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first asks the ledger, which takes its time; the second could be answered at once."""
+    await shared.post("/usage", json.loads(usage("warm", idempotency_key="k")))
+    entered, gate, real = asyncio.Event(), asyncio.Event(), Usage.record
+
+    async def slow(*args: Any) -> Any:
+        entered.set()
+        await gate.wait()
+        return await real(*args)
+
+    monkeypatch.setattr(Usage, "record", slow)
+    client, other = await Client.of(shared), await Client.of(shared)
+    client.writer.write(request(usage("cold-and-slow")))
+    await entered.wait()
+    client.writer.write(request(usage("warm", idempotency_key="k")))
+    for _ in range(3):
+        assert (await other.ask(request(usage("warm"))))[0] == 201
+    gate.set()
+    first, second = await client.answer(), await client.answer()
+    assert ("idempotent-replayed" in first[1], "idempotent-replayed" in second[1]) == (False, True)
+    for one in (client, other):
+        one.writer.close()
+
+
 async def test_one_connection_serves_every_route(shared: Service) -> None:
     client = await Client.of(shared)
     for _ in range(2):

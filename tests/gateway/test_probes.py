@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.servers import Valkey
+from gateway.dev.servers import Valkey
 from lua.connection import RedisConnection
 from tests.conftest import Service
 from tests.ledger.plans import allows, on_plan

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.servers import Valkey
+from gateway.dev.servers import Valkey
 from ledger import db, store
 from ledger.drain import Drain
 from ledger.recovery import Superseded, recover

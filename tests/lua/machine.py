@@ -131,7 +131,8 @@ class RecordMachine(RuleBasedStateMachine):
         ]
         scripts = self.benches[PARTITION].scripts
         recorded = self.run(scripts.record(said, enforce=enforce, cap=cap))
-        assert recorded.answers == expected
+        for at, (answer, should) in enumerate(zip(recorded.answers, expected, strict=True)):
+            assert answer == should, f"event {at}: {answer}, not {should}"
         grown = {
             partition: self.run(self.benches[partition].entries())[-1][0]
             for partition, model in self.models.items()

@@ -103,7 +103,7 @@ class Model:
         if event.occurred_at is not None and not (
             self.now_ms - 35 * DAY_MS <= event.occurred_at <= self.now_ms + 300_000
         ):
-            return Answer(Outcome.UNTIMELY)
+            return self._refuse(event, Answer(Outcome.UNTIMELY))
         subjects = [event.who] if event.pool is None else [event.who, event.pool]
         found = [self.counters.get((subject, event.usage_type)) for subject in subjects]
         missing = sum(
@@ -117,12 +117,16 @@ class Model:
         if full:
             return Answer(Outcome.FULL)
         if any(one.used + event.units > MAX_UNITS for one in counters):
-            return Answer(Outcome.OVERFLOW)
+            return self._refuse(event, Answer(Outcome.OVERFLOW))
         refusal = self._refusal(counters, event.units) if enforce else None
         if refusal is not None:
-            unsure = event.fingerprint and event.looked_up is LookedUp.NOT_YET
-            return Answer(Outcome.LOOK_UP) if unsure else refusal
+            return self._refuse(event, refusal)
         return self._count(event, counters)
+
+    def _refuse(self, event: Event, refusal: Answer) -> Answer:
+        """The refusal, unless the ledger may know better: the key was perhaps recorded once."""
+        unsure = event.fingerprint and event.looked_up is LookedUp.NOT_YET
+        return Answer(Outcome.LOOK_UP) if unsure else refusal
 
     def _remembered(self, made_ms: int) -> bool:
         return self.now_ms // DAY_MS - made_ms // DAY_MS <= 1

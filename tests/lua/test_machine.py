@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from fakeredis.aioredis import FakeRedis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from redis import exceptions
 
-from gateway.servers import Valkey
+from gateway.dev.servers import Valkey
 from lua.connection import RedisConnection
 from lua.scripts import NoScript
 from tests.lua.header import SHEBANG
@@ -62,6 +62,7 @@ def run_machine(loop: asyncio.Runner, start: Callable[[], Any], examples: int, s
             max_examples=examples,
             stateful_step_count=steps,
             deadline=None,
+            phases=[Phase.generate],  # shrinking a history takes longer than a test may
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import pytest
 
-from gateway.replay import add_arguments, replay
-from gateway.replay_send import Timer
+from gateway.replay.command import add_arguments, replay
+from gateway.replay.send import Timer
 from tests.replay.stand_in import FakeTimer, StandIn
 
 

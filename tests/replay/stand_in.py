@@ -13,7 +13,7 @@ from typing import Any, Self
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from gateway.replay_send import Timer
+from gateway.replay.send import Timer
 
 Body = dict[str, Any]
 Effect = Callable[[], web.Response]

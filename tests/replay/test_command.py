@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.replay import Batches
-from gateway.replay_plan import Mapping, Plan, Rows
-from gateway.replay_report import Latencies, Progress, Tally
+from gateway.replay.command import Batches
+from gateway.replay.plan import Mapping, Plan, Rows
+from gateway.replay.report import Latencies, Progress, Tally
 from tests.replay.conftest import Run
 from tests.replay.stand_in import FakeTimer, StandIn
 
@@ -156,7 +156,7 @@ async def test_a_file_that_grows_meanwhile_is_noticed(
 
 
 async def test_port_is_respected(run: Run, service: StandIn, csv_file: Write) -> None:
-    from gateway.replay_options import CommandProblem, url
+    from gateway.replay.options import CommandProblem, url
 
     assert url(None, {}) == "http://127.0.0.1:8081"
     assert url(None, {"PORT": "9000"}) == "http://127.0.0.1:9000"

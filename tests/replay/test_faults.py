@@ -180,7 +180,7 @@ async def test_an_interrupt_does_not_wait_for_a_service_that_hangs(
         os.kill(os.getpid(), signal.SIGINT)
         return await answering_too_late(request, effect)
 
-    monkeypatch.setattr("gateway.replay._GRACE", 0.01)
+    monkeypatch.setattr("gateway.replay.command._GRACE", 0.01)
     service.faults = [hang]
     outcome = await run(csv_file(ROWS), *OPTIONS, "--concurrency", "1")
     assert outcome.code == 130 and outcome.summary["unknown"] == 1000

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.replay_plan import Mapping, Plan, Rows
+from gateway.replay.plan import Mapping, Plan, Rows
 from tests.replay.conftest import Run
 from tests.replay.stand_in import Body, StandIn
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from joserfc import jwt
 
-from gateway.dev_tokens import DEV_AUDIENCE, DEV_ISSUER
+from gateway.dev.tokens import DEV_AUDIENCE, DEV_ISSUER
 from tests.conftest import Service
 
 REMOVED: Any = object()

@@ -49,7 +49,7 @@ async def gateway(
     settings: Settings, connection: db.Connection, redis: RedisConnection
 ) -> AsyncIterator[Gateway]:
     await loops.check_partitions(connection, settings.partitions)
-    with (settings.data_dir / "log").open("wb") as log:  # noqa: ASYNC230 - once, at the start
+    with (settings.data_dir / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",

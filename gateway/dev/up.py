@@ -17,9 +17,9 @@ from contextlib import AsyncExitStack
 import msgspec
 
 from gateway.children import Child, StartError
-from gateway.datadir import DataDir, Runtime
-from gateway.dev_tokens import dev_key, mint
-from gateway.servers import Postgres, Server, Valkey
+from gateway.dev.datadir import DataDir, Runtime
+from gateway.dev.servers import Postgres, Server, Valkey
+from gateway.dev.tokens import dev_key, mint
 from gateway.supervise import keep_alive, until_stopped
 from ledger import clock, settings
 from ledger.settings import SettingError, Settings

@@ -11,9 +11,9 @@ from collections.abc import Mapping as Environment
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gateway import replay_plan
-from gateway.replay_plan import Mapping, Plan
-from gateway.replay_send import BATCH
+from gateway.replay import plan as rows
+from gateway.replay.plan import Mapping, Plan
+from gateway.replay.send import BATCH
 
 
 class CommandProblem(Exception):
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``./run replay``."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = "Send the rows of a CSV file as usage records. Safe to run again."
-    parser.epilog = replay_plan.__doc__
+    parser.epilog = rows.__doc__
     add = parser.add_argument
     add("file", metavar="FILE.csv", type=Path)
     users = parser.add_mutually_exclusive_group(required=True)

@@ -20,11 +20,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from gateway import replay_options, replay_plan
-from gateway.replay_options import CommandProblem, add_arguments
-from gateway.replay_plan import FileProblem, Record, Row, Rows
-from gateway.replay_report import Progress, Tally, summary
-from gateway.replay_send import BATCH, Sender, Service, ServiceProblem, Timer
+from gateway.replay import options
+from gateway.replay.options import CommandProblem, add_arguments
+from gateway.replay.plan import FileProblem, Record, Row, Rows, identity_of
+from gateway.replay.report import Progress, Tally, summary
+from gateway.replay.send import BATCH, Sender, Service, ServiceProblem, Timer
 
 __all__ = ["Batches", "add_arguments", "replay"]
 
@@ -45,11 +45,11 @@ async def replay(
     progress = Progress(environ)
     with _stopping_on_interrupt(timer), contextlib.ExitStack() as stack:
         try:
-            plan = replay_options.plan(args)
-            url = replay_options.url(args.url, environ)
-            token = replay_options.token(args.token, environ)
+            plan = options.plan(args)
+            url = options.url(args.url, environ)
+            token = options.token(args.token, environ)
             file = stack.enter_context(_open(args.file))
-            identity = await replay_plan.identity_of(file, lambda: asyncio.sleep(0))
+            identity = await identity_of(file, lambda: asyncio.sleep(0))
             rows = Rows(file, plan, args.identity or identity)
         except CommandProblem as problem:
             progress.say(f"replay: {problem}")

@@ -21,9 +21,9 @@ from typing import Literal, Self
 import asyncpg
 import msgspec
 
-from gateway import server_binaries
 from gateway.children import Child, StartError, last_line
-from gateway.datadir import write_private
+from gateway.dev import binaries as server_binaries
+from gateway.dev.datadir import write_private
 from ledger import clock
 
 _LOOPBACK = "127.0.0.1"

@@ -17,8 +17,8 @@ from typing import Self
 import aiohttp
 import msgspec
 
-from gateway.replay_plan import Record
-from gateway.replay_report import Tally
+from gateway.replay.plan import Record
+from gateway.replay.report import Tally
 
 BATCH = 1000
 """Records in one request: the most the service takes."""

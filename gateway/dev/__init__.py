@@ -1,0 +1,1 @@
+"""What ``./run`` adds on a developer's machine: real servers, a signing key, one supervisor."""
