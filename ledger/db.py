@@ -30,6 +30,9 @@ _SESSION = {
 
 PostgresError = asyncpg.PostgresError
 
+REFUSED = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
+"""What a statement raises when a value in it cannot be stored: the statement is at fault."""
+
 UNAVAILABLE = (
     OSError,
     TimeoutError,

@@ -23,7 +23,7 @@ from datetime import date
 import msgspec
 import structlog
 
-from ledger import logs, store
+from ledger import db, logs, store
 from ledger.db import Connection
 from ledger.domain.usage import BadEntry, UsageRecord, at_ms, parse_entry, seal
 from ledger.recovery import recover
@@ -107,19 +107,14 @@ class Drain:
         if not tail.entries:
             return None
         records = await self._parse(partition, tail)
-        new, repeats = await self._claim(partition, records)
-        if new:
-            head = await self._write(lease, new)
-        else:
-            head = lease.audit_head
-        if repeats:
-            await self._refund(partition, repeats)
+        written = _Written(partition, row.drained + 1, lease.audit_head)
+        await self._settle(written, records, dict(tail.entries))
         last_id, drained = tail.entries[-1][0], row.drained + len(tail.entries)
         await store.advance_cursor(
-            self._connection, partition, last_id, drained, head, new_trim=lease.trim_due
+            self._connection, partition, last_id, drained, written.head, new_trim=lease.trim_due
         )
         trim = lease.trim_id if lease.trim_due and lease.trim_id != "0-0" else ""
-        return Batch(tail.replid, len(tail.entries), drained, last_id, trim, new)
+        return Batch(tail.replid, len(tail.entries), drained, last_id, trim, written.records)
 
     async def _parse(self, partition: int, tail: Tail) -> list[UsageRecord]:
         """Usage records of a batch; control entries become audit events, bad ones are parked."""
@@ -142,6 +137,36 @@ class Drain:
             raise _MonthMissing(months - self._months)
         return records
 
+    async def _settle(
+        self, written: _Written, records: list[UsageRecord], entries: dict[str, dict[str, bytes]]
+    ) -> None:
+        """Claims and writes the records. Should Postgres refuse one, it is found by halving and
+        parked, so that no accepted request can stop a partition."""
+        if not records:
+            return
+        try:
+            async with self._connection.transaction():  # a savepoint within the batch's own
+                new, repeats = await self._claim(written.partition, records)
+                head = await self._write(written, new) if new else written.head
+                if repeats:
+                    await self._refund(written.partition, repeats)
+        except db.REFUSED as error:
+            if len(records) > 1:
+                middle = len(records) // 2
+                await self._settle(written, records[:middle], entries)
+                await self._settle(written, records[middle:], entries)
+                return
+            [record] = records
+            written.refused += 1
+            if written.refused > BAD_IN_A_ROW:
+                raise DrainStopped(f"{DrainStopped.__doc__} Last: {error}") from error
+            reason = f"Postgres refuses it: {type(error).__name__}"
+            fields = entries[record.stream_id]
+            await self._park(written.partition, record.stream_id, fields, reason, record)
+            return
+        written.records += new
+        written.head = head
+
     async def _claim(
         self, partition: int, records: list[UsageRecord]
     ) -> tuple[list[UsageRecord], list[UsageRecord]]:
@@ -160,11 +185,12 @@ class Drain:
                 repeats.append(record)
         return new, repeats
 
-    async def _write(self, lease: store.Lease, records: list[UsageRecord]) -> bytes:
-        partition, first = lease.cursor.partition, lease.cursor.drained + 1
-        written = await store.insert_records(self._connection, partition, first, records)
-        if written != len(records):
-            raise DrainStopped(f"{len(records) - written} entries of an unknown usage type")
+    async def _write(self, written: _Written, records: list[UsageRecord]) -> bytes:
+        """Rows, totals and seal of records that count; the new head of the hash chain."""
+        partition, first = written.partition, written.first + len(written.records)
+        rows = await store.insert_records(self._connection, partition, first, records)
+        if rows != len(records):
+            raise DrainStopped(f"{len(records) - rows} entries of an unknown usage type")
         totals: dict[tuple[str, str, int], list[int]] = defaultdict(lambda: [0, 0])
         for record in records:
             for subject, starts in record.counted:
@@ -179,9 +205,9 @@ class Drain:
             ],
         )
         last = first + len(records) - 1
-        head = seal(lease.audit_head, records)
+        head = seal(written.head, records)
         await store.insert_seal(
-            self._connection, partition, first, last, len(records), lease.audit_head, head
+            self._connection, partition, first, last, len(records), written.head, head
         )
         return head
 
@@ -232,6 +258,16 @@ class Drain:
             {"partition": partition, **details},
             at,
         )
+
+
+class _Written(msgspec.Struct):
+    """What a batch has written so far: the place of its first record, and the chain's head."""
+
+    partition: int
+    first: int
+    head: bytes
+    records: list[UsageRecord] = []
+    refused: int = 0
 
 
 class Batch(msgspec.Struct, frozen=True):

@@ -97,6 +97,8 @@ _QUOTA = re.compile(
     rb"(?P<exceeded>[01]) (?P<enforced>[01])\Z"
 )
 
+_USAGE_TYPE = re.compile(rb"[a-z][a-z0-9_]{0,49}\Z")
+
 
 def encode_payload(payload: Payload) -> bytes:
     return _encode(payload)
@@ -142,7 +144,7 @@ def parse_entry(stream_id: str, fields: Mapping[str, bytes]) -> UsageRecord:
             fingerprint=fields["fingerprint"],
             user_id=UUID(bytes=who[-16:]),
             organization_id=UUID(bytes=who[1:17]) if kind == b"o" else None,
-            usage_type=fields["type"].decode(),
+            usage_type=_usage_type(fields["type"]),
             units=int(quota["units"]),
             recorded_at=recorded,
             occurred_at=occurred,
@@ -168,6 +170,12 @@ def _instant(ms: int) -> int:
     if not _EARLIEST_MS <= ms <= _LATEST_MS:
         raise BadEntry("an instant is out of range")
     return ms
+
+
+def _usage_type(raw: bytes) -> str:
+    if not _USAGE_TYPE.match(raw):
+        raise BadEntry("type is malformed")
+    return raw.decode()
 
 
 def _storable(payload: Payload) -> None:

@@ -72,7 +72,7 @@ rules = st.builds(
     st.just("calls"),
     st.sampled_from("hswn"),
     st.one_of(st.none(), st.integers(0, 12)),
-    rate=st.sampled_from([0, 0, 2, 5]),
+    rate=st.sampled_from([0, 0, 2, 5, 7]),
     window_s=st.just(10),
     used=st.integers(0, 14),
 )
@@ -161,16 +161,26 @@ async def test_quota_shows_the_hashes_as_they_stand(still: Bench) -> None:
     before = await still.state()
     found = await still.scripts.quota(PARTITION, MEMBER, POOL)
     assert found.now == NOON_MS
-    assert found.user == {
-        "head": b"1 1 %d %d" % (starts, ends), "terms": TERMS, "min_version": b"1",
-        "limit:calls": b"h 10 5 10000000", "used:calls": b"3",
-        "tat:calls": b"%d" % (NOON_MS * 1000 + 6_000_000), "limit:tokens": b"x 0 0 0",
+    head = {
+        "epoch": b"1", "starts": b"%d" % starts, "ends": b"%d" % ends, "terms": TERMS,
+        "seen_at": b"%d" % NOON_MS,
     }  # fmt: skip
-    assert found.pool == {
-        "head": b"1 7 %d %d" % (starts, ends), "terms": TERMS, "min_version": b"7",
-        "blocked": b"paused", "limit:calls": b"h - 0 0", "used:calls": b"43",
+    assert found.user == head | {
+        "version": b"1", "limit:calls": b"h10", "used:calls": b"3", "rate:calls": b"5 10000000",
+        "spent:calls": b"3", "spent_at:calls": b"%d" % (NOON_MS * 1000), "limit:tokens": b"x0",
+    }  # fmt: skip
+    assert found.pool == head | {
+        "version": b"7", "blocked": b"paused", "limit:calls": b"h-", "used:calls": b"43",
     }  # fmt: skip
     assert await still.state() == before
+
+
+async def test_a_stub_is_not_shown_as_a_quota(bench: Bench) -> None:
+    await bench.hset(bench.quota_key(USER), version=9)
+    await bench.server.run("EXPIRE", bench.quota_key(USER), 100)
+    found = await bench.scripts.quota(PARTITION, USER, None)
+    assert (found.missing, found.user) == (Missing.USER, {})
+    assert (await bench.check(1)).outcome is Outcome.MISS
 
 
 async def test_a_personal_quota_has_no_pool(bench: Bench) -> None:

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
-from lua.scripts import LoadOutcome, Outcome
+from lua.scripts import Limit, LoadOutcome, Outcome
 from tests.lua.kit import (
     DAY_MS,
     MEMBER,
     NOON_MS,
     OTHER_MEMBER,
+    PARTITION,
     POOL,
+    TERMS,
     USER,
     Bench,
     event,
@@ -26,9 +28,9 @@ PERIOD = {"starts": NOON_MS - DAY_MS, "ends": NOON_MS + DAY_MS}
 async def test_a_snapshot_becomes_a_quota_with_a_days_life(bench: Bench) -> None:
     assert await bench.load(USER, limit(most=10, used=4), limit("tokens", used=0)) is LOADED
     fields = await bench.hash(bench.quota_key(USER))
-    assert (fields["limit:calls"], fields["used:calls"]) == (b"h 10 0 0", b"4")
-    assert "used:tokens" not in fields
-    assert 86_000 < await bench.server.run("TTL", bench.quota_key(USER)) <= 86_400
+    assert (fields["limit:calls"], fields["used:calls"]) == (b"h10", b"4")
+    assert not fields.keys() & {"used:tokens", "rate:calls", "blocked"}
+    assert 86_000 < await bench.life(USER) <= 86_400
     assert (await bench.check(7)).outcome is Outcome.DENIED
     assert (await bench.check(6)).outcome is Outcome.ALLOWED
 
@@ -57,6 +59,29 @@ async def test_a_snapshot_that_was_overtaken_is_taken_again(
     assert await still.load(USER, limit(), **fresh) is LOADED
 
 
+@pytest.mark.parametrize(
+    ("said", "stored"),
+    [
+        (limit(most=150_000), {"limit:calls": b"h150000"}),
+        (limit(enforcement="s", most=None), {"limit:calls": b"s-"}),
+        (limit(enforcement="x", most=0), {"limit:calls": b"x0"}),
+        (limit(enforcement="n", most=None, used=3), {"limit:calls": b"n-", "used:calls": b"3"}),
+        (
+            limit(most=1, rate=5, window_s=60),
+            {"limit:calls": b"h1", "rate:calls": b"5 60000000"},
+        ),
+    ],
+)
+async def test_a_rule_is_stored_as_the_scripts_read_it(
+    still: Bench, said: Limit, stored: dict[str, bytes]
+) -> None:
+    await still.load(USER, said, version=3, **PERIOD)
+    assert await still.hash(still.quota_key(USER)) == stored | {
+        "epoch": b"1", "version": b"3", "terms": TERMS, "seen_at": b"%d" % NOON_MS,
+        "starts": b"%d" % PERIOD["starts"], "ends": b"%d" % PERIOD["ends"],
+    }  # fmt: skip
+
+
 async def test_ids_are_compared_as_numbers(still: Bench) -> None:
     await still.hset(still.meta_key, floor="99-10")
     assert await still.load(USER, limit(), cursor="99-9") is RETRY
@@ -67,24 +92,26 @@ async def test_ids_are_compared_as_numbers(still: Bench) -> None:
 
 
 async def test_a_stub_holds_out_for_its_version(bench: Bench) -> None:
-    await bench.hset(bench.quota_key(USER), epoch=1, min_version=10)
+    await bench.hset(bench.quota_key(USER), version=10)
     await bench.server.run("EXPIRE", bench.quota_key(USER), 100)
     assert await bench.load(USER, limit(), version=9) is RETRY
     assert await bench.load(USER, limit(), version=10) is LOADED
-    assert (await bench.hash(bench.quota_key(USER)))["min_version"] == b"10"
+    assert (await bench.hash(bench.quota_key(USER)))["version"] == b"10"
+    assert 86_000 < await bench.life(USER) <= 86_400
+    assert (await bench.check(1)).outcome is Outcome.ALLOWED
 
 
 async def test_a_newer_version_replaces_rules_terms_and_block_and_takes_the_ledgers_count(
     bench: Bench,
 ) -> None:
     await bench.load(USER, limit(most=10, used=3), limit("old"), blocked="paused")
-    last = (await bench.record(event())).last_id or "0-0"
+    assert (await bench.check(1)).outcome is Outcome.BLOCKED
     assert await bench.load(
-        USER, limit(most=20, used=5), version=2, through=last, terms=b"new"
+        USER, limit(most=20, used=5), version=2, terms=b"new"
     ) is LOADED  # fmt: skip
     fields = await bench.hash(bench.quota_key(USER))
-    assert (fields["limit:calls"], fields["used:calls"]) == (b"h 20 0 0", b"5")
-    assert (fields["terms"], fields["min_version"]) == (b"new", b"2")
+    assert (fields["limit:calls"], fields["used:calls"]) == (b"h20", b"5")
+    assert (fields["terms"], fields["version"]) == (b"new", b"2")
     assert not fields.keys() & {"blocked", "limit:old"}
 
 
@@ -117,7 +144,7 @@ async def test_a_lost_quota_is_rebuilt_from_the_tail(bench: Bench) -> None:
 
 async def test_only_entries_after_those_already_counted_are_added(bench: Bench) -> None:
     await bench.load(USER, limit(most=100))
-    last_ids = [(await bench.record(event(units))).last_id for units in (1, 2, 4, 8)]
+    last_ids = [(await bench.record(event(units))).last_ids[PARTITION] for units in (1, 2, 4, 8)]
     for number, through in enumerate(last_ids):
         await bench.server.run("DEL", bench.quota_key(USER))
         drained = 2 ** (number + 1) - 1
@@ -163,7 +190,7 @@ async def test_a_recovery_entry_in_the_tail_is_passed_over(bench: Bench) -> None
 
 async def test_a_tail_of_a_thousand_is_read_and_one_more_is_not(bench: Bench) -> None:
     await bench.load(USER, limit(most=None))
-    first = (await bench.record(event())).last_id
+    first = (await bench.record(event())).last_ids[PARTITION]
     await bench.record(*(event() for _ in range(1000)))
     before = await bench.state()
     assert await bench.load(USER, limit(most=None), version=2) is RETRY
@@ -179,6 +206,31 @@ async def test_a_rate_window_outlives_a_reload(still: Bench) -> None:
     await still.record(event(2))
     await still.load(USER, windowed, version=2)
     assert (await still.check(1)).outcome is Outcome.RATE_LIMITED
+    await still.move(us=29_999_999)
+    await still.load(USER, windowed, version=3)
+    assert (await still.check(1)).outcome is Outcome.RATE_LIMITED
+    await still.move(us=1)
+    assert (await still.check(1)).outcome is Outcome.ALLOWED
+    assert (await still.check(2)).outcome is Outcome.RATE_LIMITED
+
+
+async def test_a_window_that_a_plan_takes_away_leaves_nothing_behind(still: Bench) -> None:
+    await still.load(USER, limit(most=None, rate=2, window_s=60))
+    await still.record(event(2))
+    await still.load(USER, limit(most=None), version=2)
+    assert (await still.check(9)).outcome is Outcome.ALLOWED
+    fields = await still.hash(still.quota_key(USER))
+    assert not [name for name in fields if name.startswith(("rate", "spent"))]
+
+
+async def test_a_smaller_window_is_full_at_most(still: Bench) -> None:
+    """What was spent of the old window may be more than the new one holds."""
+    await still.load(USER, limit(most=None, rate=600, window_s=60))
+    await still.record(event(600))
+    await still.load(USER, limit(most=None, rate=2, window_s=60), version=2)
+    answer = await still.check(1)
+    assert (answer.outcome, answer.remaining, answer.limit) == (Outcome.RATE_LIMITED, 0, 2)
+    assert answer.detail == [30_000, 60]
     await still.move(ms=30_000)
     assert (await still.check(1)).outcome is Outcome.ALLOWED
 
@@ -189,7 +241,10 @@ async def test_counts_of_sixteen_digits_survive_a_load(bench: Bench) -> None:
     assert await bench.used() == most - 1
     await bench.load(USER, limit(most=most, used=most - 1), version=10**15)
     fields = await bench.hash(bench.quota_key(USER))
-    assert fields["head"].split()[1] == fields["min_version"] == b"1000000000000000"
+    assert fields["version"] == b"1000000000000000"
+    assert fields["limit:calls"] == b"h%d" % most
+    assert fields["used:calls"] == b"%d" % (most - 1)
+    assert await bench.load(USER, limit(), version=10**15 - 1) is RETRY
 
 
 async def test_a_negative_ledger_count_is_kept(bench: Bench) -> None:

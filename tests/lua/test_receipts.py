@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from ledger.domain.quantity import MAX_UNITS
 from lua.scripts import Answer, Event, LookedUp, Outcome, Recorded
 from tests.lua.kit import (
     DAY_MS,
@@ -15,8 +17,6 @@ from tests.lua.kit import (
     event,
     limit,
 )
-
-BUCKET_H = 12
 
 
 def names(recorded: Recorded) -> list[str]:
@@ -122,9 +122,9 @@ async def test_a_key_is_found_whichever_account_of_the_partition_retries(bench: 
     assert await bench.used(POOL) == 0
 
 
-@pytest.mark.parametrize("made_h", [0, 1, 6, 11])
+@pytest.mark.parametrize("made_h", [0, 6, 11, 12, 13, 23])
 @pytest.mark.parametrize("made_ms", [0, HOUR_MS - 1])
-async def test_a_receipt_is_found_for_24_hours_across_bucket_borders(
+async def test_a_receipt_is_found_for_24_hours_and_at_most_48_across_midnights(
     still: Bench, made_h: int, made_ms: int
 ) -> None:
     await still.load(USER, limit(most=100))
@@ -136,24 +136,62 @@ async def test_a_receipt_is_found_for_24_hours_across_bucket_borders(
         assert again.outcome is Outcome.REPLAYED
         assert numbers(again) == numbers(first)
     assert await still.now() == first.recorded_at + DAY_MS
-    await still.move(hours=BUCKET_H)
+    await still.move(hours=24)
     assert (await record_one(still, event(key="k"))).outcome is Outcome.RECORDED
 
 
-async def test_a_receipt_is_forgotten_when_its_third_bucket_ends(still: Bench) -> None:
+async def test_a_receipt_is_forgotten_when_the_day_after_its_own_ends(still: Bench) -> None:
+    await still.move(hours=12)
     await still.load(USER, limit(most=100))
-    await still.record(event(key="k"))  # in the first instant of a bucket
-    await still.move(us=3 * BUCKET_H * HOUR_MS * 1000 - 1)
+    await still.record(event(key="k"))  # in the first instant of a day
+    await still.move(us=2 * DAY_MS * 1000 - 1)
     assert names(await still.record(event(key="k"))) == ["REPLAYED"]
     await still.move(us=1)
     assert names(await still.record(event(key="k"))) == ["RECORDED"]
+
+
+async def test_a_receipt_of_a_days_last_instant_is_found_for_24_hours(still: Bench) -> None:
+    await still.move(us=12 * HOUR_MS * 1000 - 1)
+    await still.load(USER, limit(most=100))
+    await still.record(event(key="k"))
+    await still.move(us=DAY_MS * 1000)
+    assert names(await still.record(event(key="k"))) == ["REPLAYED"]
+    await still.move(us=1)
+    assert names(await still.record(event(key="k"))) == ["RECORDED"]
+
+
+async def test_a_look_up_does_not_move_a_receipt_to_another_day(still: Bench) -> None:
+    await still.load(USER, limit(most=100))
+    await still.record(event(key="k"))
+    before = await still.state()
+    await still.move(hours=24)
+    assert names(await still.record(event(key="k"), event(key="k"))) == ["REPLAYED"] * 2
+    after = await still.state()
+    assert {key: after[key] for key in before if key != still.meta_key} == {
+        key: before[key] for key in before if key != still.meta_key
+    }
 
 
 async def test_receipts_outlive_their_last_look_up_and_then_expire(bench: Bench) -> None:
     await bench.load(USER, limit(most=100))
     await bench.record(event(key="k"))
     [key] = await bench.keys("receipt:*")
-    assert 36 * 3600 - 60 < await bench.server.run("TTL", key) <= 36 * 3600
+    assert 48 * 3600 - 60 < await bench.server.run("TTL", key) <= 48 * 3600
+
+
+async def test_a_shard_lives_from_its_first_receipt_on(still: Bench) -> None:
+    """Long enough for every later one, since all of a day are looked for until the next ends."""
+    first = event(key="k")
+    twin = msgspec.structs.replace(first, usage_id=first.usage_id[:2] + bytes(14))
+    await still.load(USER, limit(most=100))
+    await still.record(first)
+    [key] = await still.keys("receipt:*")
+    await still.server.run("EXPIRE", key, 1000)
+    await still.record(twin)
+    assert await still.keys("receipt:*") == [key]
+    assert await still.receipts() == 2
+    assert await still.server.run("TTL", key) <= 1000
+    assert names(await still.record(first, twin)) == ["REPLAYED"] * 2
 
 
 async def test_receipts_of_many_keys_spread_over_small_hashes(bench: Bench) -> None:
@@ -202,6 +240,26 @@ async def test_a_key_that_would_be_rate_limited_is_looked_up_first(
     await still.record(event(2))
     answer = await record_one(still, event(1, key="k", looked_up=looked_up))
     assert answer.outcome is outcome
+
+
+@pytest.mark.parametrize("refusal", ["UNTIMELY", "BLOCKED", "OVERFLOW"])
+async def test_a_key_that_would_be_refused_for_good_is_looked_up_first(
+    still: Bench, refusal: str
+) -> None:
+    blocked = "paused" if refusal == "BLOCKED" else ""
+    used = MAX_UNITS if refusal == "OVERFLOW" else 0
+    await still.load(USER, limit(most=None, used=used), blocked=blocked)
+    occurred_at = await still.now() - 36 * DAY_MS if refusal == "UNTIMELY" else None
+    before = await still.state()
+    said = [event(key="k", occurred_at=occurred_at, looked_up=one) for one in LookedUp]
+    found = names(await still.record(*said, event(occurred_at=occurred_at)))
+    assert found == ["LOOK_UP", refusal, refusal, refusal]
+    assert await still.state() == before
+
+
+async def test_a_full_partition_is_not_a_refusal_to_look_up(bench: Bench) -> None:
+    await bench.load(USER, limit())
+    assert names(await bench.record(event(key="k"), cap=0)) == ["FULL"]
 
 
 async def test_without_a_key_there_is_nothing_to_look_up(bench: Bench) -> None:

@@ -7,7 +7,19 @@ import pytest
 from ledger.domain.quantity import MAX_UNITS
 from ledger.domain.usage import Payload, Terms, encode_payload, encode_terms, parse_entry
 from lua.scripts import Limit, Outcome
-from tests.lua.kit import DAY_MS, MEMBER, OTHER_MEMBER, POOL, TERMS, USER, Bench, event, limit
+from tests.lua.kit import (
+    DAY_MS,
+    HOUR_MS,
+    MEMBER,
+    OTHER_MEMBER,
+    PARTITION,
+    POOL,
+    TERMS,
+    USER,
+    Bench,
+    event,
+    limit,
+)
 
 RECORDED, DENIED, OVERFLOW, FULL = (
     Outcome.RECORDED, Outcome.DENIED, Outcome.OVERFLOW, Outcome.FULL,
@@ -25,13 +37,15 @@ async def outcomes(bench: Bench, *units: int, enforce: bool = True, cap: int = 1
 
 async def test_usage_within_a_hard_limit_is_counted_and_appended(bench: Bench) -> None:
     await bench.load(USER, limit(most=10))
+    before = await bench.now()
     recorded = await bench.record(event(4))
     [answer] = recorded.answers
-    assert (answer.outcome, answer.recorded_at) == (RECORDED, recorded.now)
+    assert answer.outcome is RECORDED
+    assert before <= answer.recorded_at <= await bench.now()
     assert (answer.remaining, answer.exceeded, answer.scope, answer.limit) == (6, 0, 1, 10)
-    assert answer.starts <= recorded.now < answer.ends
+    assert answer.starts <= answer.recorded_at < answer.ends
     assert await bench.used() == 4
-    assert [one for one, _ in await bench.entries()] == [recorded.last_id]
+    assert [one for one, _ in await bench.entries()] == [recorded.last_ids[PARTITION]]
     assert (await bench.meta())["appended"] == "1"
 
 
@@ -40,7 +54,7 @@ async def test_exactly_the_limit_is_allowed_and_one_more_is_not(bench: Bench) ->
     assert await outcomes(bench, 10, 1) == ["RECORDED", "DENIED"]
     recorded = await bench.record(event(1))
     assert (recorded.answers[0].remaining, recorded.answers[0].exceeded) == (0, 1)
-    assert recorded.last_id == ""
+    assert recorded.last_ids == {}
     assert await bench.used() == 10
     assert len(await bench.entries()) == 1
 
@@ -211,7 +225,7 @@ async def test_at_the_cap_of_undrained_entries_nothing_more_is_admitted(bench: B
     assert [one.outcome for one in recorded.answers] == [RECORDED] * 3 + [FULL] * 2
     assert await outcomes(bench, 1, cap=3) == ["FULL"]
     meta = await bench.meta()
-    await bench.scripts.trim(3, replid=meta["replid"], drained=2, through="")
+    await bench.scripts.trim(PARTITION, replid=meta["replid"], drained=2, through="")
     assert await outcomes(bench, 1, 1, 1, cap=3) == ["RECORDED", "RECORDED", "FULL"]
 
 
@@ -229,10 +243,11 @@ async def test_an_entry_carries_what_the_header_says(bench: Bench) -> None:
     one = event(3, who=MEMBER, key="k")
     recorded = await bench.record(one)
     [(_, fields)] = await bench.entries()
-    starts = recorded.now // DAY_MS * DAY_MS - 40 * DAY_MS
+    now = recorded.answers[0].recorded_at
+    starts = now // DAY_MS * DAY_MS - 40 * DAY_MS
     assert fields == {
         "id": one.usage_id, "fingerprint": b"samebody", "who": MEMBER, "type": b"calls",
-        "quota": b"3 %d %d 1 4 7 0 1 1" % (recorded.now, starts),
+        "quota": b"3 %d %d 1 4 7 0 1 1" % (now, starts),
         "terms": TERMS, "payload": b"payload",
     }  # fmt: skip
 
@@ -249,7 +264,8 @@ async def test_the_ledger_reads_back_what_the_script_wrote(bench: Bench, who: by
     record = parse_entry(stream_id, fields)
     assert (record.terms, record.payload, record.fingerprint) == (terms, payload, b"samebody")
     assert (record.usage_id.bytes, record.user_id.bytes) == (one.usage_id, who[-16:])
-    assert (record.units, record.used_after, record.recorded_at) == (3, 3, recorded.now)
+    assert (record.units, record.used_after) == (3, 3)
+    assert record.recorded_at == recorded.answers[0].recorded_at
     assert (record.pool_used_after, record.remaining) == (3 if who == MEMBER else None, None)
     assert (record.exceeded, record.enforced) == (False, True)
 
@@ -265,13 +281,47 @@ async def test_counters_in_entries_follow_each_other_without_a_step_missing(benc
     ]  # fmt: skip
 
 
-async def test_every_use_renews_the_life_of_the_quota(bench: Bench) -> None:
+async def test_use_renews_the_life_of_a_quota_once_an_hour(still: Bench) -> None:
+    """So that after a use at least 23 of its 24 hours are left."""
     for subject in (MEMBER, POOL):
-        await bench.load(subject, limit(most=100))
-        await bench.server.run("EXPIRE", bench.quota_key(subject), 10)
-    await bench.record(event(1, who=MEMBER))
-    for subject in (MEMBER, POOL):
-        assert await bench.server.run("TTL", bench.quota_key(subject)) > 86_000
+        await still.load(subject, limit(most=100))
+    for _ in range(3):
+        for subject in (MEMBER, POOL):
+            await still.server.run("EXPIRE", still.quota_key(subject), 1000)
+        await still.move(hours=1)
+        seen_at = await still.now() - HOUR_MS
+        await still.record(event(1, who=MEMBER), event(1, who=MEMBER))
+        for subject in (MEMBER, POOL):
+            assert await still.life(subject) <= 1000
+            assert int((await still.hash(still.quota_key(subject)))["seen_at"]) == seen_at
+        await still.move(ms=1)
+        await still.record(event(1, who=MEMBER))
+        for subject in (MEMBER, POOL):
+            assert 86_000 < await still.life(subject) <= 86_400
+            fields = await still.hash(still.quota_key(subject))
+            assert int(fields["seen_at"]) == await still.now()
+
+
+async def test_only_what_is_recorded_renews_and_only_what_it_counts_on(still: Bench) -> None:
+    for subject in (USER, MEMBER, POOL):
+        await still.load(subject, limit(most=2))
+        await still.server.run("EXPIRE", still.quota_key(subject), 1000)
+    await still.move(hours=2)
+    await still.record(event(1), event(3, who=MEMBER))
+    assert await still.life(USER) > 86_000
+    assert [await still.life(one) <= 1000 for one in (MEMBER, POOL)] == [True, True]
+
+
+async def test_the_test_clock_does_not_renew_and_does_not_expire(bench: Bench) -> None:
+    """Keys live by the server's clock, whatever the service's says."""
+    await bench.hset(bench.meta_key, offset=-3 * DAY_MS)
+    await bench.load(USER, limit(most=100))
+    seen_at = int((await bench.hash(bench.quota_key(USER)))["seen_at"])
+    assert abs(seen_at - await bench.now() - 3 * DAY_MS) < 60_000
+    await bench.server.run("EXPIRE", bench.quota_key(USER), 1000)
+    await bench.hset(bench.meta_key, offset=3 * DAY_MS)
+    assert await outcomes(bench, 1) == ["RECORDED"]
+    assert await bench.life(USER) <= 1000
 
 
 async def test_payload_terms_and_ids_of_any_bytes_pass_unchanged(bench: Bench) -> None:

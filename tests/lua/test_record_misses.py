@@ -11,6 +11,8 @@ from lua.scripts import Answer, Event, Fenced, Missing, Outcome
 from tests.lua.kit import DAY_MS, MEMBER, PARTITION, POOL, USER, Bench, event, limit
 
 STRANGER = "f" * 40
+NOT_WHOLE = ("garbage", "1.5", "0x10", "", "1e3", " 7", "7 ", "7\n", "nan", "inf", "-")
+DAMAGED = {"limit": ("q10", "10", "", "H10", "h 10"), "rate": ("", "50", "60000000", "5 6 7", "x 6")}
 
 
 async def record_one(bench: Bench, one: Event) -> Answer:
@@ -20,10 +22,12 @@ async def record_one(bench: Bench, one: Event) -> Answer:
 async def test_a_personal_quota_that_is_not_there_is_a_miss_with_the_time_to_load_for(
     bench: Bench,
 ) -> None:
-    before = await bench.state()
+    before, earliest = await bench.state(), await bench.now()
     recorded = await bench.record(event())
-    assert recorded.answers == [Answer(Outcome.MISS, recorded.now, detail=int(Missing.USER))]
-    assert abs(recorded.now - await bench.now()) < 60_000
+    now = recorded.answers[0].recorded_at
+    assert recorded.answers == [Answer(Outcome.MISS, now, detail=int(Missing.USER))]
+    assert earliest <= now <= await bench.now()
+    assert recorded.last_ids == {}
     assert await bench.state() == before
 
 
@@ -52,7 +56,7 @@ async def test_a_usage_type_younger_than_the_hash_is_a_miss(bench: Bench) -> Non
 
 
 async def test_a_stub_without_a_quota_is_a_miss(bench: Bench) -> None:
-    await bench.hset(bench.quota_key(USER), epoch=1, min_version=2)
+    await bench.hset(bench.quota_key(USER), version=2)
     await bench.server.run("EXPIRE", bench.quota_key(USER), 100)
     assert (await record_one(bench, event())).outcome is Outcome.MISS
 
@@ -117,10 +121,11 @@ async def test_usage_may_be_35_days_old_and_five_minutes_ahead(
 async def test_the_test_clocks_offset_moves_the_scripts_time(bench: Bench) -> None:
     await bench.load(USER, limit())
     await bench.hset(bench.meta_key, offset=-3 * DAY_MS)
-    plain, before = await bench.now(), await bench.record(event())
-    assert abs(before.now - plain) < 60_000
+    plain, before = await bench.now(), (await record_one(bench, event())).recorded_at
+    assert abs(before - plain) < 60_000
     await bench.hset(bench.meta_key, offset=3 * DAY_MS)
-    assert 5 * DAY_MS < (await bench.record(event())).now - before.now < 7 * DAY_MS
+    after = (await record_one(bench, event())).recorded_at
+    assert 5 * DAY_MS < after - before < 7 * DAY_MS
 
 
 @pytest.mark.parametrize("script", ["record", "check", "quota", "load", "read", "trim"])
@@ -156,37 +161,46 @@ async def test_a_server_that_is_not_vouched_for_is_fenced_and_nothing_is_written
     assert await bench.state() == before
 
 
-async def refused(bench: Bench, *events: Event) -> None:
+async def refused(bench: Bench, *events: Event, enforce: bool = True) -> None:
     """Recording fails before anything was written, and the caller is told so."""
     before = await bench.state()
     with pytest.raises(RedisUnavailable) as error:
-        await bench.record(*events)
+        await bench.record(*events, enforce=enforce)
     assert not error.value.outcome_unknown
     assert await bench.state() == before
 
 
 @pytest.mark.parametrize("subject", [MEMBER, POOL], ids=["user", "pool"])
-@pytest.mark.parametrize(
-    ("field", "damage"),
-    [
-        ("used:calls", "garbage"), ("used:calls", ""), ("used:calls", "1.5"),
-        ("used:calls", "0x10"), ("held:calls", "garbage"), ("limit:calls", "garbage"),
-        ("tat:calls", "garbage"),
-    ],
-)  # fmt: skip
-async def test_a_damaged_counter_fails_before_the_first_write(
-    bench: Bench, subject: bytes, field: str, damage: str
+@pytest.mark.parametrize("field", ["used", "held", "spent", "spent_at", "limit", "rate", "seen_at"])
+async def test_a_damaged_number_fails_before_the_first_write(
+    bench: Bench, subject: bytes, field: str
 ) -> None:
     for one in (MEMBER, POOL):
         await bench.load(one, limit(most=100, rate=50, window_s=60))
-    await bench.hset(bench.quota_key(subject), **{field: damage})
-    await refused(bench, event(who=MEMBER, key="k"))
+    await bench.record(event(who=MEMBER))
+    key, name = bench.quota_key(subject), field if field == "seen_at" else f"{field}:calls"
+    good = (await bench.hash(key)).get(name, b"0").decode()
+    around = {"limit": "h{}", "rate": "50 {}"}.get(field, "{}")
+    for damage in (*(around.format(one) for one in NOT_WHOLE), *DAMAGED.get(field, ())):
+        await bench.hset(key, **{name: damage})
+        await refused(bench, event(who=MEMBER, key="k"))
+        await refused(bench, event(who=MEMBER, key="k"), enforce=False)
+        with pytest.raises(RedisUnavailable):
+            await bench.check(1, who=MEMBER)
+    await bench.hset(key, **{name: good})
+    assert (await record_one(bench, event(who=MEMBER))).outcome is Outcome.RECORDED
 
 
-async def test_a_damaged_count_of_entries_fails_before_the_first_write(bench: Bench) -> None:
+@pytest.mark.parametrize("field", ["appended", "drained", "bumped_at", "offset"])
+async def test_a_damaged_number_of_meta_fails_before_the_first_write(
+    bench: Bench, field: str
+) -> None:
     await bench.load(USER, limit(most=100))
-    await bench.hset(bench.meta_key, appended="garbage")
-    await refused(bench, event(key="k"))
+    for damage in NOT_WHOLE:
+        await bench.hset(bench.meta_key, **{field: damage})
+        await refused(bench, event(key="k"))
+    await bench.hset(bench.meta_key, **{field: 0})
+    assert (await record_one(bench, event(key="k"))).outcome is Outcome.RECORDED
 
 
 async def test_a_good_event_of_a_call_is_not_written_when_a_later_one_fails(bench: Bench) -> None:

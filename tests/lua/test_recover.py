@@ -226,7 +226,7 @@ async def test_writing_goes_on_after_a_recovery_entry_in_the_future(bench: Bench
     await bench.load(USER, limit(), cursor=cursor, through=cursor)
     recorded = await bench.record(event())
     assert recorded.answers[0].outcome is Outcome.RECORDED
-    assert recorded.last_id > cursor
+    assert recorded.last_ids[PARTITION] > cursor
 
 
 async def test_a_restarted_server_whose_memory_is_full_is_believed_again(bench: Bench) -> None:
