@@ -12,7 +12,7 @@ from gateway.auth import Action, Principal, Reach
 from gateway.known import Unknown
 from gateway.problems import Kind, Problem, unavailable
 from ledger import clock, db, store
-from ledger.domain.ids import dev_uuid
+from ledger.domain.ids import dev_uuid, parse
 from lua.keys import Account
 
 REMEMBERED_S = 60  # how long a user's organisation may be remembered
@@ -32,7 +32,7 @@ class Accounts:
     def identify(self, text: str, what: str, kind: Kind = Kind.INVALID_REQUEST) -> UUID:
         """The UUID a caller means. In dev a readable name stands for a stable one."""
         try:
-            return dev_uuid(text) if self._readable_names else UUID(text)
+            return dev_uuid(text) if self._readable_names else parse(text)
         except ValueError:
             raise Problem(kind, f"{what} must be a UUID") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from gateway.messages import BoundLimit
@@ -50,18 +51,21 @@ def headers(answer: Answer, places: int, now_ms: int) -> dict[str, str]:
     """RateLimit headers for the tightest limit; none when unlimited. Whole numbers, floored."""
     if not answer.scope or answer.remaining is None:
         return {}
-    one = 10**places
     if answer.outcome is Outcome.RATE_LIMITED:
-        wait_ms, seconds = int(answer.detail[0]), int(answer.detail[1])
-        name, reset = f"per-{seconds}s", _seconds(wait_ms)
+        seconds, reset = int(answer.detail[1]), _seconds(int(answer.detail[0]))
+        name = f"per-{seconds}s"
     else:
+        seconds, reset = (answer.ends - answer.starts) // 1000, _seconds(answer.ends - now_ms)
         name = f"{window(answer.starts, answer.ends)}ly"
-        seconds = (answer.ends - answer.starts) // 1000
-        reset = _seconds(answer.ends - now_ms)
     return {
-        "RateLimit-Policy": f'"{name}";q={answer.limit // one};w={seconds}',
-        "RateLimit": f'"{name}";r={answer.remaining // one};t={reset}',
+        "RateLimit-Policy": _policy(name, answer.limit // 10**places, seconds),
+        "RateLimit": f'"{name}";r={answer.remaining // 10**places};t={reset}',
     }
+
+
+@lru_cache(maxsize=4096)
+def _policy(name: str, quota: int, seconds: int) -> str:
+    return f'"{name}";q={quota};w={seconds}'
 
 
 def problem(usage_type: str, places: int, answer: Answer) -> Problem:

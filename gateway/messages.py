@@ -218,7 +218,7 @@ check_decoder = msgspec.json.Decoder(CheckRequest)
 
 # Every string, and whether a colon makes it a key. Strings must be matched whole, or a quote
 # inside one would shift the rest.
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"(\s*:)?')
+_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"(\s*:)?')
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes, kind: Kind = Kind.INVALID_REQUEST) -> T:
@@ -234,25 +234,30 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes, kind: Kind = Kind.INVA
         raise Problem(kind, "the body is nested too deeply") from None
     except UnicodeDecodeError:
         raise Problem(kind, "the body is not UTF-8") from None
-    if sum(map(bool, _STRINGS.findall(body))) != _keys(value):
+    if _named(body) != _keys(value):
         raise Problem(kind, "the body names a field twice")
     return value
 
 
+def _named(raw: bytes) -> int:
+    """How many keys the text has, those of nested objects included."""
+    found = _STRINGS.findall(raw)
+    return len(found) - found.count(b"")
+
+
 def _keys(value: Any) -> int:
-    """How many keys the decoded document has; those inside raw parts are counted there."""
+    """How many keys the decoded document has; raw parts are counted as they stand, because they
+    are decoded, and looked at, by themselves."""
     if isinstance(value, BatchRequest):
-        raw = sum(sum(map(bool, _STRINGS.findall(bytes(one)))) for one in value.records)
-        return 1 + raw
-    keys = 0
-    for name in value.__struct_fields__:
-        field = getattr(value, name)
-        if field is not UNSET:
-            keys += 1
-            if isinstance(field, dict):
-                keys += len(field)
-            elif isinstance(field, msgspec.Raw):
-                keys += sum(map(bool, _STRINGS.findall(bytes(field))))
+        return 1 + sum(_named(bytes(one)) for one in value.records)
+    keys = len(value.__struct_fields__)
+    for field in msgspec.structs.astuple(value):
+        if field is UNSET:
+            keys -= 1
+        elif type(field) is dict:
+            keys += len(field)
+        elif type(field) is msgspec.Raw:
+            keys += _named(bytes(field))
     return keys
 
 

@@ -39,15 +39,16 @@ def partition_of(subject: bytes, partitions: int) -> int:
 
 def subject_text(subject: bytes) -> str:
     """A subject in words, as keys and ledger tables name it."""
-    first = _uuid_text(subject[1:17])
+    first = uuid_text(subject[1:17])
     if subject[:1] == b"u":
         return f"user:{first}"
     if len(subject) == 17:
         return f"org:{first}"
-    return f"org:{first}:user:{_uuid_text(subject[17:33])}"
+    return f"org:{first}:user:{uuid_text(subject[17:33])}"
 
 
-def _uuid_text(raw: bytes) -> str:
+def uuid_text(raw: bytes) -> str:
+    """The usual text of a UUID's 16 bytes."""
     digits = raw.hex()  # a UUID object would take three times as long, twice per event
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 

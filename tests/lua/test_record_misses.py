@@ -11,7 +11,7 @@ from lua.scripts import Answer, Event, Fenced, Missing, Outcome
 from tests.lua.kit import DAY_MS, MEMBER, PARTITION, POOL, USER, Bench, event, limit
 
 STRANGER = "f" * 40
-NOT_WHOLE = ("garbage", "1.5", "0x10", "", "1e3", " 7", "7 ", "7\n", "nan", "inf", "-")
+NOT_WHOLE = ("garbage", "1.5", "0x10", "", "1e3", " 7", "7 ", "7\n", "nan", "inf", "--1")
 DAMAGED = {"limit": ("q10", "10", "", "H10", "h 10"), "rate": ("", "50", "60000000", "5 6 7", "x 6")}
 
 
