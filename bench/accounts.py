@@ -15,6 +15,7 @@ from ledger import clock
 from ledger.domain.usage import encode_terms, ms_of
 from ledger.entitlements import Snapshot, snapshot
 from ledger.recovery import recover
+from lua import keys
 from lua.keys import Account, partition_of
 from lua.multiplexer import Multiplexer
 from lua.scripts import Limit, LoadOutcome, Scripts
@@ -82,15 +83,15 @@ async def _load_organization(
         Account(UUID(population.user(user)), organization)
         for user in range(number, population.users, population.organizations)
     ]
-    pool = members[0].pool
+    pool = keys.pool_of(members[0].who)
     assert pool is not None
     partition = partition_of(pool, PARTITIONS)
-    shot = await snapshot(rig.sql, partition, members[0].who, clock.now(), "basic")
+    # All members' quotas are alike: one snapshot stands for them all.
+    one = await snapshot(rig.sql, partition, members[0].who, clock.now(), "basic")
+    shared = await snapshot(rig.sql, partition, pool, clock.now(), "basic")
     outcomes = await asyncio.gather(
-        *(
-            _load_subject(scripts, partition, shot, subject)
-            for subject in (pool, *(member.who for member in members))
-        )
+        _load_subject(scripts, partition, shared, pool),
+        *(_load_subject(scripts, partition, one, member.who) for member in members),
     )
     assert set(outcomes) == {LoadOutcome.LOADED}, "a quota was not loaded: is all drained?"
 
@@ -98,22 +99,16 @@ async def _load_organization(
 async def _load_subject(
     scripts: Scripts, partition: int, shot: Snapshot, subject: bytes
 ) -> LoadOutcome:
-    is_pool = len(subject) == len(b"o") + 16
-    period = shot.pool_period if is_pool and shot.pool_period else shot.user_period
-    rules = shot.entitled.pool_rules if is_pool else shot.entitled.user_rules
     return await scripts.load(
         partition,
         subject,
         epoch=shot.cursor.epoch,
         version=shot.version,
-        starts=ms_of(period.start),
-        ends=ms_of(period.end),
+        starts=ms_of(shot.period.start),
+        ends=ms_of(shot.period.end),
         cursor=shot.cursor.last_id,
         through=shot.cursor.last_id,
-        terms=encode_terms(shot.entitled.payer.terms),
+        terms=encode_terms(shot.terms),
         blocked="",
-        limits=[
-            Limit(one.usage_type, one.enforcement, one.limit, 0, 0, 0)
-            for one in rules(shot.usage_types)
-        ],
+        limits=[Limit(one.usage_type, one.enforcement, one.limit, 0, 0, 0) for one in shot.rules],
     )

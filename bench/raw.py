@@ -22,7 +22,7 @@ from ledger import clock
 from ledger.domain.period import Interval
 from ledger.domain.usage import FINGERPRINT_BYTES, Payload, Terms, encode_payload, encode_terms
 from lua import keys
-from lua.keys import Account
+from lua.keys import Account, pool_of
 from lua.multiplexer import Multiplexer
 from lua.scripts import Event, Limit, LoadOutcome, Outcome, Scripts
 
@@ -118,8 +118,9 @@ async def receipt_bytes(rig: Rig) -> tuple[float, float]:
 def _subjects(index: int) -> tuple[bytes, bytes]:
     user, organization = SMALL.member(index)
     account = Account(UUID(user), UUID(organization))
-    assert account.pool is not None
-    return account.who, account.pool
+    pool = pool_of(account.who)
+    assert pool is not None
+    return account.who, pool
 
 
 def _events(call: int, size: int) -> list[Event]:

@@ -1,4 +1,4 @@
-"""The hot path: all events waiting for a partition go to Redis as one script call.
+"""The hot path: all events of a moment go to Redis as one script call.
 
 An event's way: lane -> record script -> answer. Only what Redis does not know leaves it: a quota
 that is not loaded, a key that is not remembered, a server that is not vouched for; then the
@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from uuid import UUID
 
 import msgspec
+import structlog
 
 from gateway.lane import Lane
 from gateway.problems import Kind, Problem, unavailable
@@ -20,7 +21,7 @@ from ledger.domain.usage import ms_of
 from ledger.entitlements import Loader, NoDefaultTier, NotLoaded, OrganizationMismatch
 from ledger.recovery import Superseded
 from lua.connection import RedisUnavailable
-from lua.keys import partition_of
+from lua.keys import partition_of, pool_of
 from lua.scripts import (
     Answer,
     CheckAnswer,
@@ -32,6 +33,8 @@ from lua.scripts import (
     QuotaHashes,
     Scripts,
 )
+
+log = structlog.get_logger()
 
 LEDGER_S = 5  # for a load or look-up; a frozen Postgres must not hold callers longer
 ROUNDS = 6  # fence, load, look-up, and again when something changes between
@@ -110,10 +113,10 @@ class Admission:
         missing = {i: one for i, one in outcomes.items() if _is(one, Outcome.MISS)}
 
         async def load(index: int) -> None:
-            who, answer = asked[index].who, missing[index]
+            event, answer = asked[index], missing[index]
             assert isinstance(answer, Answer)
             await self._load(
-                self.partition(who), who, Missing(answer.detail), answer.recorded_at, since
+                event.partition, event.who, Missing(answer.detail), answer.recorded_at, since
             )
 
         return await self._each(list(missing), asked, load)
@@ -158,7 +161,7 @@ class Admission:
 
     async def check(self, who: bytes, usage_type: str, units: int) -> tuple[int, CheckAnswer]:
         """What recording would answer now, and the service's time (ms)."""
-        pool, partition = _pool_of(who), self.partition(who)
+        pool, partition = pool_of(who), self.partition(who)
         for _ in range(ROUNDS):
             since = asyncio.get_running_loop().time()
             try:
@@ -177,7 +180,7 @@ class Admission:
 
     async def quota(self, who: bytes) -> QuotaHashes:
         """The quota hashes of a user and its pool, loaded when they are not there."""
-        pool, partition = _pool_of(who), self.partition(who)
+        pool, partition = pool_of(who), self.partition(who)
         for _ in range(ROUNDS):
             since = asyncio.get_running_loop().time()
             try:
@@ -252,7 +255,8 @@ def _final(outcome: Answer | BaseException) -> Answer | Problem:
         return _redis(outcome)
     if isinstance(outcome, Answer | Problem):
         return outcome
-    raise outcome
+    log.error("record_failed", exc_info=outcome)
+    return Problem(Kind.INTERNAL, "an unexpected error; it was logged", outcome="unknown")
 
 
 def _not_looked_up(event: Event) -> Event | Problem:
@@ -267,10 +271,6 @@ def _looked_up(event: Event, past: store.PastAnswer | None) -> Event | Answer:
     if past.fingerprint != event.fingerprint:
         return Answer(Outcome.CONFLICT)
     return Answer(Outcome.REPLAYED, ms_of(past.recorded_at), past.remaining, int(past.exceeded))
-
-
-def _pool_of(who: bytes) -> bytes | None:
-    return who[:17] if who[:1] == b"o" else None
 
 
 def _redis(error: RedisUnavailable) -> Problem:

@@ -55,7 +55,7 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
     redis = Multiplexer(settings.redis_url)
     scripts = Scripts(redis)
     pool = db.pool(settings.database_url, POSTGRES_CONNECTIONS)
-    loader = Loader(pool, scripts, settings.default_tier)
+    loader = Loader(pool, scripts, settings.default_tier, settings.partitions)
     admission = Admission(
         scripts,
         loader,

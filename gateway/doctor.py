@@ -18,7 +18,8 @@ Level = Literal["ok", "warning", "problem"]
 
 SKEW_WARNING_MS = 2_000  # periods follow Redis time, rows Postgres time: apart, they disagree
 SKEW_PROBLEM_MS = 60_000
-OLDEST_REDIS, OLDEST_POSTGRES = (6, 2), 15
+# Redis 7.0: scripts that must run when memory is full say so in a way older ones do not know.
+OLDEST_REDIS, OLDEST_POSTGRES = (7, 0), 15
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -66,7 +67,7 @@ async def _redis(redis: RedisConnection, config: settings.Settings) -> AsyncIter
     info = await _info(redis)
     version = info.get("valkey_version") or info.get("redis_version", "0.0")
     if tuple(map(int, version.split(".")[:2])) < OLDEST_REDIS:
-        yield Finding("problem", f"redis: version {version} is too old; 6.2 or newer is needed")
+        yield Finding("problem", f"redis: version {version} is too old; 7.0 or newer is needed")
     else:
         yield Finding("ok", f"redis: answers, version {version}")
     if info.get("role") != "master":
@@ -137,7 +138,7 @@ async def _together(
 ) -> AsyncIterator[Finding]:
     """What only shows when both are looked at."""
     try:
-        await loops.check_partitions(connection, config.partitions)
+        await loops.check_partitions(connection, config.partitions, fix=False)
     except loops.PartitionsChanged as error:
         yield Finding("problem", str(error))
         return

@@ -94,6 +94,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self._head)
         self._head_size = 0  # bytes of the head being parsed; 0 until it is complete
         self._busy = False
+        self._clogged = False
         self._since = clock.monotonic()
         self._task: asyncio.Task[None] | None = None
 
@@ -116,6 +117,15 @@ class Connection(asyncio.Protocol):
         elif len(self._buffer) > MAX_BODY and self._transport is not None:
             self._transport.pause_reading()  # a client that pipelines more than it reads
 
+    def pause_writing(self) -> None:
+        """The client does not read what it asked for: no further answers until it does."""
+        self._clogged = True
+
+    def resume_writing(self) -> None:
+        self._clogged = False
+        if not self._busy and self._buffer:
+            self._next()
+
     def expire(self, now: float) -> None:
         if self._busy or self._transport is None:
             return
@@ -134,6 +144,8 @@ class Connection(asyncio.Protocol):
 
     def _next(self) -> None:
         """Takes the next whole request from the buffer, or waits for the rest of it."""
+        if self._clogged:
+            return
         if not self._head_size and not self._take_head():
             return
         length = self._head.length
@@ -148,9 +160,9 @@ class Connection(asyncio.Protocol):
         self._record(body)
 
     def _take_head(self) -> bool:
-        end = self._buffer.find(b"\r\n\r\n")
+        end = self._buffer.find(b"\r\n\r\n", 0, MAX_HEAD)
         if end < 0:
-            if len(self._buffer) > MAX_HEAD:
+            if len(self._buffer) >= MAX_HEAD:
                 self._hang_up(Problem(Kind.TOO_LARGE, f"a head has at most {MAX_HEAD} bytes"))
             return False
         self._head.clear()

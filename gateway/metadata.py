@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from gateway.problems import Kind, Problem
 
 MAX_KEYS = 8
-MAX_BYTES = 1024
 
 _UUID = "[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _TOKEN = "[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}"  # noqa: S105 - a pattern, not a secret

@@ -91,6 +91,6 @@ def _listed(row: Mapping[str, Any]) -> UsageRecordAnswer:
 
 
 def _plain(number: Decimal) -> Decimal:
-    """Without the zeros that NUMERIC(20,6) adds, and never with an exponent."""
+    """Without the zeros that NUMERIC(22,6) adds, and never with an exponent."""
     text = f"{number:f}"
     return Decimal(text.rstrip("0").rstrip(".") if "." in text else text)

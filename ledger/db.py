@@ -28,9 +28,12 @@ _SESSION = {
     "timezone": "UTC",
 }
 
+_PATIENT = {"statement_timeout": "0", "lock_timeout": "5000"}
+
 PostgresError = asyncpg.PostgresError
 
-REFUSED = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
+CheckViolation = asyncpg.CheckViolationError
+REFUSED = (asyncpg.DataError, asyncpg.CheckViolationError)
 """What a statement raises when a value in it cannot be stored: the statement is at fault."""
 
 UNAVAILABLE = (
@@ -43,16 +46,23 @@ UNAVAILABLE = (
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
     asyncpg.QueryCanceledError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
 )
-"""What a call raises when Postgres is down, starting, stopping, frozen or full."""
+"""What a call raises when Postgres is down, starting, stopping, frozen, full or contended: trying
+again is the answer."""
 
 
-async def connect(database_url: str) -> Connection:
+async def connect(database_url: str, *, patient: bool = False) -> Connection:
+    """A connection of one's own. `patient` for migrations: an index on a large table may take
+    hours, but must not wait long for its lock."""
     return await asyncpg.connect(
         database_url,
         timeout=CONNECT_TIMEOUT_S,
-        command_timeout=COMMAND_TIMEOUT_S,
-        server_settings=_SESSION,
+        command_timeout=None if patient else COMMAND_TIMEOUT_S,
+        server_settings=_SESSION | _PATIENT if patient else _SESSION,
     )
 
 

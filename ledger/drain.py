@@ -18,20 +18,22 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable
-from datetime import date
+from datetime import date, timedelta
 
 import msgspec
 import structlog
 
-from ledger import db, logs, store
+from ledger import clock, db, logs, store
 from ledger.db import Connection
 from ledger.domain.usage import BadEntry, UsageRecord, at_ms, parse_entry, seal
-from ledger.recovery import recover
+from ledger.recovery import Superseded, recover
 from lua.scripts import Fenced, Scripts, Tail
 
 log = structlog.get_logger()
 
 BATCH = 2000  # entries per transaction: large enough to fill a round trip, small enough to retry
+AHEAD = timedelta(days=7)
+STOPPED_S = 5.0  # how often a stopped partition is tried again
 BAD_IN_A_ROW = 10  # more than this is a bug or a version skew, not a bad entry
 
 
@@ -49,16 +51,30 @@ class Drain:
         self._retention_s = retention_s
         self._months: set[date] = set()
         self._usage_types: dict[str, int] = {}
+        self._resume_at: dict[int, float] = {}  # partitions that are stopped
+        self._parked: list[dict[str, object]] = []  # by this transaction, to be told of after it
         self._seen: dict[int, str] = {}  # last id known to be drained, to look before leasing
 
     async def run_once(self, partitions: Iterable[int]) -> int:
         """Drains one batch of each partition that has entries; returns how many entries."""
         waiting = await asyncio.gather(*(self._waiting(partition) for partition in partitions))
-        return sum([await self.partition(one) for one in waiting if one is not None])
+        entries = 0
+        for partition in waiting:
+            if partition is None:
+                continue
+            try:
+                entries += await self.partition(partition)
+            except (DrainStopped, Superseded) as error:
+                # The others go on; this one is tried again in case somebody has mended it.
+                log.error("partition_stopped", partition=partition, reason=str(error))
+                self._resume_at[partition] = clock.monotonic() + STOPPED_S
+        return entries
 
     async def _waiting(self, partition: int) -> int | None:
         """The partition if it has something to do: entries, or a server to be vouched for.
         Spares an idle ledger sixteen transactions every tick."""
+        if self._resume_at.get(partition, 0) > clock.monotonic():
+            return None
         try:
             after = self._seen.get(partition, "0-0")
             tail = await self._scripts.read(partition, after=after, count=1)
@@ -76,15 +92,18 @@ class Drain:
         if batch is None:
             return 0
         self._seen[partition] = batch.last_id
+        for letter in self._parked:
+            log.error("dead_letter", partition=partition, **letter)
+        logs.usage_recorded(batch.records, self._usage_types)
         await self._scripts.trim(
             partition, replid=batch.replid, drained=batch.drained, through=batch.trim
         )
-        logs.usage_recorded(batch.records, self._usage_types)
         return batch.entries
 
     async def _transaction(self, partition: int) -> Batch | None:
         while True:
             try:
+                self._parked = []
                 async with self._connection.transaction():
                     return await self._batch(partition)
             except _MonthMissing as missing:
@@ -132,7 +151,9 @@ class Drain:
                 if bad > BAD_IN_A_ROW:
                     raise DrainStopped(f"{DrainStopped.__doc__} Last: {error}") from error
                 await self._park(partition, stream_id, fields, str(error))
-        months = {at_ms(record.recorded_at).date().replace(day=1) for record in records}
+        # A week ahead as well: making a month locks the table, which on its first day is busy.
+        days = {at_ms(record.recorded_at).date() for record in records}
+        months = {one.replace(day=1) for day in days for one in (day, day + AHEAD)}
         if months - self._months:
             raise _MonthMissing(months - self._months)
         return records
@@ -149,8 +170,10 @@ class Drain:
                 new, repeats = await self._claim(written.partition, records)
                 head = await self._write(written, new) if new else written.head
                 if repeats:
-                    await self._refund(written.partition, repeats)
+                    await self._refund(written.partition, repeats, entries)
         except db.REFUSED as error:
+            if not _says_which_rule(error):
+                raise  # a missing month partition, not a record at fault
             if len(records) > 1:
                 middle = len(records) // 2
                 await self._settle(written, records[:middle], entries)
@@ -166,6 +189,7 @@ class Drain:
             return
         written.records += new
         written.head = head
+        written.refused = 0
 
     async def _claim(
         self, partition: int, records: list[UsageRecord]
@@ -211,7 +235,9 @@ class Drain:
         )
         return head
 
-    async def _refund(self, partition: int, repeats: list[UsageRecord]) -> None:
+    async def _refund(
+        self, partition: int, repeats: list[UsageRecord], entries: dict[str, dict[str, bytes]]
+    ) -> None:
         """A usage id that counted before: the same entry read again, a repeat whose receipt had
         expired (Redis counted it again, the ledger does not), or another body under an old key."""
         known = await store.known_keys(self._connection, [one.usage_id for one in repeats])
@@ -224,7 +250,8 @@ class Drain:
                 refunds.append(record)
             else:
                 reason = "idempotency key reused with another body after its receipt expired"
-                await self._park(partition, record.stream_id, {}, reason, record)
+                fields = entries[record.stream_id]
+                await self._park(partition, record.stream_id, fields, reason, record)
         if refunds:
             log.warning("usage_repeated", partition=partition, records=len(refunds))
             await store.insert_refunds(self._connection, partition, refunds)
@@ -237,7 +264,7 @@ class Drain:
         reason: str,
         record: UsageRecord | None = None,
     ) -> None:
-        log.error("dead_letter", partition=partition, stream_id=stream_id, reason=reason)
+        self._parked.append({"stream_id": stream_id, "reason": reason})
         entry = {name: value.hex() for name, value in fields.items()}
         if record is not None:
             entry["usage_id"] = str(record.usage_id)
@@ -258,6 +285,11 @@ class Drain:
             {"partition": partition, **details},
             at,
         )
+
+
+def _says_which_rule(error: Exception) -> bool:
+    """Whether Postgres refused a value, and not for want of a partition to put it in."""
+    return not isinstance(error, db.CheckViolation) or bool(error.constraint_name)
 
 
 class _Written(msgspec.Struct):

@@ -16,14 +16,15 @@ from uuid import UUID
 import msgspec
 
 from ledger import store
-from ledger.db import Connection, Pool
+from ledger.db import Connection, Executor, Pool
 from ledger.domain.entitlement import Entitled, Rule, Source, entitled
 from ledger.domain.period import Period
-from ledger.domain.usage import at_ms, encode_terms, ms_of
+from ledger.domain.usage import Terms, at_ms, encode_terms, ms_of
 from ledger.recovery import recover
 from lua import keys
 from lua.scripts import Fenced, Limit, LoadOutcome, Missing, Scripts
 
+ACQUIRE_S = 5  # for a connection, when many accounts are cold at once
 ATTEMPTS = 5  # each loses only to something newer: a plan change, a recovery, a burst of entries
 TAIL_PAGE = 5000
 LATE_S = 1.0  # how much later an answer may be looked at than the load that it asks for
@@ -44,21 +45,22 @@ class NoDefaultTier(Exception):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """The ledger at one instant, as far as one account's quota depends on it."""
+    """The ledger at one instant, as far as one subject's quota depends on it."""
 
     cursor: store.Cursor
     version: int
-    entitled: Entitled
-    user_period: Period
-    pool_period: Period | None
-    usage_types: dict[str, int]
-    user_totals: dict[str, int]
-    pool_totals: dict[str, int]
+    period: Period
+    rules: list[Rule]
+    totals: dict[str, int]
+    terms: Terms
+    blocked: str
 
 
 class Loader:
-    def __init__(self, pool: Pool, scripts: Scripts, default_tier: str) -> None:
+    def __init__(self, pool: Pool, scripts: Scripts, default_tier: str, partitions: int) -> None:
         self._pool = pool
+        self._partitions = partitions
+        self._partitions_agree = False
         self._scripts = scripts
         self._default_tier = default_tier
         self._flights: dict[Key, asyncio.Task[None]] = {}
@@ -72,11 +74,9 @@ class Loader:
         which the script was asked. Raises `NotLoaded`, `OrganizationMismatch`, `NoDefaultTier`,
         or what `ledger.db.UNAVAILABLE` lists."""
         if Missing.POOL in missing:
-            await self._once(
-                ("load", who[:17]), self._load(partition, who, who[:17], now_ms), since
-            )
+            await self._once(("load", who[:17]), self._load(partition, who[:17], now_ms), since)
         if Missing.USER in missing:
-            await self._once(("load", who), self._load(partition, who, who, now_ms), since)
+            await self._once(("load", who), self._load(partition, who, now_ms), since)
 
     async def recover(self, partition: int, since: float, acked: str = "0-0") -> None:
         """`ledger.recovery.recover`, once for all who found the partition fenced."""
@@ -106,18 +106,19 @@ class Loader:
         async with self._pool.acquire() as connection:
             await recover(connection, self._scripts, partition, acked)  # type: ignore[arg-type]
 
-    async def _load(self, partition: int, who: bytes, subject: bytes, now_ms: int) -> None:
+    async def _load(self, partition: int, subject: bytes, now_ms: int) -> None:
         tail = False  # usually short enough for the script to add it all by itself
         for _ in range(ATTEMPTS):
-            async with self._pool.acquire() as connection:
+            async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
+                await self._check_partitions(connection)
                 shot = await snapshot(
                     connection,  # type: ignore[arg-type]
                     partition,
-                    who,
+                    subject,
                     at_ms(now_ms),
                     self._default_tier,
                 )
-            outcome = await self._write(partition, shot, subject, read_tail=tail)
+            outcome = await self._write(partition, subject, shot, read_tail=tail)
             if outcome is LoadOutcome.LOADED:
                 return
             if outcome is LoadOutcome.FENCED:
@@ -125,31 +126,34 @@ class Loader:
             tail = True
         raise NotLoaded("the quota changed faster than it could be loaded")
 
+    async def _check_partitions(self, connection: Executor) -> None:
+        """Once, before anything is loaded: a gateway that started without Postgres could not see
+        that its PARTITIONS is wrong, and would give moved accounts a second quota."""
+        if not self._partitions_agree:
+            if await store.count_cursors(connection) != self._partitions:
+                raise NotLoaded("PARTITIONS is not what this database was made with")
+            self._partitions_agree = True
+
     async def _write(
-        self, partition: int, shot: Snapshot, subject: bytes, *, read_tail: bool
+        self, partition: int, subject: bytes, shot: Snapshot, *, read_tail: bool
     ) -> LoadOutcome:
-        is_pool = subject[:1] == b"o" and len(subject) == 17
-        if is_pool:
-            period = shot.pool_period or shot.user_period
-            totals, rules = shot.pool_totals, shot.entitled.pool_rules(shot.usage_types)
-        else:
-            period = shot.user_period
-            totals, rules = shot.user_totals, shot.entitled.user_rules(shot.usage_types)
-        through = shot.cursor.last_id
+        through, totals = shot.cursor.last_id, shot.totals
         if read_tail:
-            through, totals = await self._with_tail(partition, subject, period, through, totals)
+            through, totals = await self._with_tail(
+                partition, subject, shot.period, through, totals
+            )
         return await self._scripts.load(
             partition,
             subject,
             epoch=shot.cursor.epoch,
             version=shot.version,
-            starts=ms_of(period.start),
-            ends=ms_of(period.end),
+            starts=ms_of(shot.period.start),
+            ends=ms_of(shot.period.end),
             cursor=shot.cursor.last_id,
             through=through,
-            terms=encode_terms(shot.entitled.payer.terms),
-            blocked="" if is_pool else shot.entitled.blocked,
-            limits=[_limit(rule, totals) for rule in rules],
+            terms=encode_terms(shot.terms),
+            blocked=shot.blocked,
+            limits=[_limit(rule, totals) for rule in shot.rules],
         )
 
     async def _with_tail(
@@ -158,7 +162,7 @@ class Loader:
         """Totals with the undrained entries, but for the last page, which the script adds."""
         counted = dict(totals)
         starts = b"%d" % ms_of(period.start)
-        place = 3 if len(subject) == 17 and subject[:1] == b"o" else 2
+        place = 3 if keys.is_pool(subject) else 2
         while True:
             tail = await self._scripts.read(partition, after=after, count=TAIL_PAGE)
             for _, fields in tail.entries:
@@ -174,34 +178,44 @@ class Loader:
 
 
 async def snapshot(
-    connection: Connection, partition: int, who: bytes, now: datetime, default_tier: str
+    connection: Connection, partition: int, subject: bytes, now: datetime, default_tier: str
 ) -> Snapshot:
-    """Everything an account's quota depends on, as of one instant of the ledger."""
-    user_id = UUID(bytes=who[-16:])
-    organization_id = UUID(bytes=who[1:17]) if who[:1] == b"o" else None
+    """Everything a subject's quota depends on, as of one instant of the ledger. A pool depends on
+    its organisation alone, whoever asks for it."""
+    pool = keys.is_pool(subject)
+    user_id = None if pool else UUID(bytes=subject[-16:])
+    organization_id = UUID(bytes=subject[1:17]) if subject[:1] == b"o" else None
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         cursor = await store.cursor(connection, partition)
-        rights = await _entitled(connection, user_id, organization_id, default_tier)
-        user_period = rights.user.period(now)
-        pool_period = rights.pool.period(now) if rights.pool else None
+        default = await store.newest_plan(connection, default_tier)
+        if default is None:
+            raise NoDefaultTier
+        rights = await _entitled(connection, user_id, organization_id, default)
+        usage_types = await store.usage_types(connection)
+        if pool:
+            assert rights.pool is not None
+            period, rules, blocked = rights.pool.period(now), rights.pool_rules(usage_types), ""
+        else:
+            period, rules = rights.user.period(now), rights.user_rules(usage_types)
+            blocked = rights.blocked
+        # Both parts only ever grow, so their sum does, and changes with either.
+        version = await store.terms_version(connection, user_id, organization_id)
         return Snapshot(
             cursor=cursor,
-            version=await store.terms_version(connection, user_id, organization_id),
-            entitled=rights,
-            user_period=user_period,
-            pool_period=pool_period,
-            usage_types=await store.usage_types(connection),
-            user_totals=await store.totals(connection, keys.subject_text(who), user_period.start),
-            pool_totals=await store.totals(
-                connection, keys.subject_text(who[:17]), pool_period.start
-            )
-            if pool_period
-            else {},
+            version=version + default.version,
+            period=period,
+            rules=rules,
+            totals=await store.totals(connection, keys.subject_text(subject), period.start),
+            terms=rights.payer.terms,
+            blocked=blocked,
         )
 
 
 async def _entitled(
-    connection: Connection, user_id: UUID, organization_id: UUID | None, default_tier: str
+    connection: Connection,
+    user_id: UUID | None,
+    organization_id: UUID | None,
+    plan: store.PlanVersion,
 ) -> Entitled:
     own: Source | None = None
     organization: Source | None = None
@@ -212,9 +226,6 @@ async def _entitled(
             if subscription.organization_id not in (None, organization_id):
                 raise OrganizationMismatch
             own = _source(subscription)
-    plan = await store.newest_plan(connection, default_tier)
-    if plan is None:
-        raise NoDefaultTier
     default = Source(plan.plan_tier, plan.version, plan.interval, plan.entitlements)
     return entitled(own, organization, default, pooled=organization_id is not None)
 

@@ -7,8 +7,7 @@ import asyncio
 import structlog
 
 from ledger import db, store
-from ledger.drain import Drain, DrainStopped
-from ledger.recovery import Superseded
+from ledger.drain import Drain
 from ledger.settings import Settings
 from lua.connection import RedisConnection, RedisUnavailable
 from lua.scripts import Scripts
@@ -23,10 +22,12 @@ class PartitionsChanged(Exception):
     """PARTITIONS differs from what this database was made with; accounts would change streams."""
 
 
-async def check_partitions(connection: db.Executor, partitions: int) -> None:
-    """Fixes the number of partitions at first start. Raises `PartitionsChanged` ever after."""
-    existing = await store.ensure_cursors(connection, partitions)
-    if existing != partitions:
+async def check_partitions(connection: db.Executor, partitions: int, *, fix: bool = True) -> None:
+    """Fixes the number of partitions at first start; raises `PartitionsChanged` ever after."""
+    existing = await store.count_cursors(connection)
+    if existing == 0 and fix:
+        existing = await store.ensure_cursors(connection, partitions)
+    if existing not in (0, partitions):
         raise PartitionsChanged(
             f"PARTITIONS: is {partitions}, but this database was made with {existing}; "
             f"set PARTITIONS={existing}"
@@ -52,7 +53,7 @@ async def drain_for_ever(settings: Settings, stop: asyncio.Event) -> None:
                             await _rest(stop, IDLE_S)
                 finally:
                     await connection.close(timeout=1)
-            except (*db.UNAVAILABLE, RedisUnavailable, Superseded, DrainStopped) as error:
+            except (*db.UNAVAILABLE, db.PostgresError, RedisUnavailable) as error:
                 log.warning("drain_waiting", reason=f"{type(error).__name__}: {error}")
                 await _rest(stop, pause)
                 pause = min(2 * pause, LONGEST_PAUSE_S)

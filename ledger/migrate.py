@@ -51,7 +51,7 @@ def shipped() -> list[Migration]:
 async def migrate(database_url: str) -> int:
     """Brings the database to this version and loads the shipped catalogue; safe to run anywhere,
     any time, in parallel. Returns how many migrations were applied. Raises `MigrationError`."""
-    connection = await db.connect(database_url)
+    connection = await db.connect(database_url, patient=True)
     try:
         # Polled, because a waiter in pg_advisory_lock deadlocks with CREATE INDEX CONCURRENTLY.
         while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):  # noqa: ASYNC110

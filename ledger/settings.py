@@ -1,6 +1,6 @@
 """Every environment variable the service reads, in one frozen struct.
 
-Nothing else reads ``os.environ``: a missing or bad variable is one clear line
+Only command lines read ``os.environ`` besides: a missing or bad variable is one clear line
 that names it, before any socket is opened.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -76,7 +77,17 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         raise SettingError(
             "BILLING_ENV", "production needs tokens of an auth service, not verified yet; use dev"
         )
+    if not _is_loopback(settings.host):
+        # A caller without a token is trusted here, so nobody else may reach the port.
+        raise SettingError("HOST", "must be a loopback address when BILLING_ENV=dev")
     return settings
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def redis_url(value: str) -> str:

@@ -1,4 +1,4 @@
-"""Key names. Every key carries the hash tag of its partition, so one script touches one slot."""
+"""Key names. Every key carries the hash tag of its partition, so that a partition is one slot."""
 
 from __future__ import annotations
 
@@ -26,10 +26,14 @@ class Account(msgspec.Struct, frozen=True):
             return b"u" + self.user_id.bytes
         return b"o" + self.organization_id.bytes + self.user_id.bytes
 
-    @property
-    def pool(self) -> bytes | None:
-        """The subject of the organisation's pool: a prefix of every member's `who`."""
-        return None if self.organization_id is None else b"o" + self.organization_id.bytes
+
+def pool_of(who: bytes) -> bytes | None:
+    """The pool a subject shares; None for a personal account."""
+    return who[:17] if who[:1] == b"o" else None
+
+
+def is_pool(subject: bytes) -> bool:
+    return subject[:1] == b"o" and len(subject) == 17
 
 
 def partition_of(subject: bytes, partitions: int) -> int:
@@ -68,7 +72,7 @@ def meta(partition: int) -> str:
 
 
 def receipts(partition: int) -> str:
-    """Prefix of the receipt hashes; the scripts add time bucket and shard."""
+    """Prefix of the receipt hashes; the scripts add day and shard."""
     return f"receipt:{{p{partition:02d}}}:"
 
 

@@ -10,7 +10,7 @@ KEYS[1] stream
 KEYS[2] meta
 KEYS[3] receipts   prefix of the partition's receipt hashes
 ...                the same three for every further partition
-KEYS[4] quotas...  quota hashes
+KEYS[4] quotas...  quota hashes, after the keys of all partitions
 
 ARGV[1] partitions  how many the keys name
 ARGV[2] enforce     0: hard limits and rate windows only count (QUOTA_ENFORCEMENT=false)

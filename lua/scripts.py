@@ -88,10 +88,6 @@ class Event(msgspec.Struct, frozen=True):
     payload: bytes
     looked_up: LookedUp = LookedUp.NOT_YET
 
-    @property
-    def pool(self) -> bytes | None:
-        return self.who[:17] if self.who[:1] == b"o" else None
-
 
 class Answer(msgspec.Struct, array_like=True, frozen=True):
     """One event's answer; `starts`, `ends` and `recorded_at` in ms of the service's clock."""
@@ -179,7 +175,7 @@ class Scripts:
         quotas: dict[tuple[int, bytes], int] = {}
         args: list[Any] = ["", int(enforce), cap, QUOTA_TTL_S]
         for event in events:
-            partition, who, pool = event.partition, event.who, event.pool
+            partition, who, pool = event.partition, event.who, keys.pool_of(event.who)
             args += (
                 partitions.setdefault(partition, len(partitions) + 1),
                 quotas.setdefault((partition, who), len(quotas) + 1),

@@ -58,6 +58,11 @@ CREATE UNIQUE INDEX subscriptions_one_live_per_user ON subscriptions (user_id)
 CREATE UNIQUE INDEX subscriptions_one_live_per_organization ON subscriptions (organization_id)
     WHERE scope = 'organization' AND status NOT IN ('canceled', 'expired');
 
+CREATE INDEX subscriptions_terms_of_user ON subscriptions (user_id, version DESC)
+    WHERE scope = 'user';
+CREATE INDEX subscriptions_terms_of_organization ON subscriptions (organization_id, version DESC)
+    WHERE scope = 'organization';
+
 CREATE TABLE usage_keys (
     usage_id        UUID PRIMARY KEY,
     partition       SMALLINT NOT NULL,
@@ -158,6 +163,7 @@ CREATE TABLE dead_letters (
     created_at      TIMESTAMPTZ NOT NULL DEFAULT NOW(),
     UNIQUE (partition, stream_id)
 );
+CREATE INDEX dead_letters_open ON dead_letters (subject) WHERE status = 'open';
 COMMENT ON TABLE dead_letters IS 'Entries the drain could not write. Open ones still count against the quota.';
 
 CREATE TABLE stream_cursor (

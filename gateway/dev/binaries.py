@@ -17,7 +17,7 @@ from gateway.children import StartError
 from ledger.settings import SettingError
 
 UNPRIVILEGED = "nobody"  # Postgres refuses to run as root
-_REDIS_AT_LEAST = (6, 2)
+_REDIS_AT_LEAST = (7, 0)
 _POSTGRES_AT_LEAST = 15
 _COPIES = Path("/var/cache/billing-gateway")
 _SYSTEM_POSTGRES = Path("/usr/lib/postgresql")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import http.client
-import ipaddress
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -74,7 +73,6 @@ async def infrastructure(environ: Mapping[str, str]) -> int:
 
 async def _up(environ: Mapping[str, str]) -> None:
     wanted = _read(environ)
-    _require_loopback(wanted)
     _require_free_port(wanted)
     data = DataDir(wanted.data_dir)
     data.create()
@@ -154,18 +152,6 @@ def _runtime(wanted: Settings, servers: Sequence[Server]) -> Runtime:
         redis_url=urls.get(Valkey.name, wanted.redis_url),
         port=wanted.port,
     )
-
-
-def _require_loopback(wanted: Settings) -> None:
-    """In dev a caller without a token is trusted, so nobody else may reach the port."""
-    if not wanted.is_dev or wanted.host == "localhost":
-        return
-    try:
-        local = ipaddress.ip_address(wanted.host).is_loopback
-    except ValueError:
-        local = False
-    if not local:
-        raise SettingError("HOST", "must be a loopback address when BILLING_ENV=dev")
 
 
 def _require_free_port(wanted: Settings) -> None:

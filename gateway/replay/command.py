@@ -1,7 +1,7 @@
 """``./run replay FILE.csv``: send the rows of a CSV file as usage records, safely repeatable.
 
-`replay_options` reads the command line, `replay_plan` turns rows into records with their keys,
-`replay_send` gets each one answered, `replay_report` keeps the account; here are the pacing and
+`options` reads the command line, `plan` turns rows into records with their keys,
+`send` gets each one answered, `report` keeps the account; here are the pacing and
 the way a run ends.
 
 Exit codes: 0 everything was answered (denied by quota is an answer), 1 something was rejected,

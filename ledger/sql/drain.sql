@@ -1,9 +1,11 @@
 -- name: claim_keys
--- Only ids returned here become rows: a usage id counts once for ever.
+-- Only ids returned here become rows: a usage id counts once for ever. Sorted, because a key that
+-- was used in two organisations can meet itself in two partitions' transactions.
 INSERT INTO usage_keys (usage_id, partition, stream_id, recorded_at, fingerprint)
 SELECT k.usage_id, $1, k.stream_id, k.recorded_at, k.fingerprint
 FROM unnest($2::UUID[], $3::TEXT[], $4::TIMESTAMPTZ[], $5::BYTEA[])
      AS k (usage_id, stream_id, recorded_at, fingerprint)
+ORDER BY k.usage_id
 ON CONFLICT DO NOTHING
 RETURNING usage_id;
 
@@ -30,7 +32,7 @@ FROM unnest($2::UUID[], $3::UUID[], $4::UUID[], $5::TEXT[], $6::BIGINT[], $7::TI
 JOIN usage_types t ON t.usage_type = r.usage_type;
 
 -- name: add_totals
--- Sorted by the caller, so that two partitions' transactions cannot deadlock on shared rows.
+-- A subject lives in one partition, so no two transactions share a row.
 INSERT INTO usage_totals (subject, usage_type, quota_period, quantity, records)
 SELECT a.subject, a.usage_type, a.quota_period, a.units * t.unit, a.records
 FROM unnest($1::TEXT[], $2::TEXT[], $3::TIMESTAMPTZ[], $4::BIGINT[], $5::BIGINT[])

@@ -28,5 +28,6 @@ SELECT usage_type, SUM(units)::BIGINT AS units FROM (
 
 -- name: terms_version
 -- Ended subscriptions count too: the version of an account's terms must never go back.
-SELECT COALESCE(MAX(version), 0) FROM subscriptions
-WHERE (scope = 'user' AND user_id = $1) OR (scope = 'organization' AND organization_id = $2);
+SELECT GREATEST(0,
+    (SELECT MAX(version) FROM subscriptions WHERE scope = 'user' AND user_id = $1),
+    (SELECT MAX(version) FROM subscriptions WHERE scope = 'organization' AND organization_id = $2));

@@ -27,13 +27,15 @@ class Lease(msgspec.Struct, frozen=True):
     trim_due: bool
 
 
+async def count_cursors(db: Executor) -> int:
+    """How many partitions the database was made with; 0 when it is new."""
+    return int(await db.fetchval(QUERIES["count_cursors"]))
+
+
 async def ensure_cursors(db: Executor, partitions: int) -> int:
-    """Makes the cursor rows of a new database; returns how many partitions it has."""
-    count: int = await db.fetchval(QUERIES["count_cursors"])
-    if count == 0:
-        await db.execute(QUERIES["insert_cursors"], partitions)
-        count = await db.fetchval(QUERIES["count_cursors"])
-    return count
+    """Makes the cursor rows of a new database; returns how many it has."""
+    await db.execute(QUERIES["insert_cursors"], partitions)
+    return await count_cursors(db)
 
 
 async def cursor(db: Executor, partition: int) -> Cursor:

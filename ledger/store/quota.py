@@ -51,7 +51,7 @@ async def organization_of_user(db: Executor, user_id: UUID) -> UUID | None:
     return found
 
 
-async def terms_version(db: Executor, user_id: UUID, organization_id: UUID | None) -> int:
+async def terms_version(db: Executor, user_id: UUID | None, organization_id: UUID | None) -> int:
     """Grows with every change of a subscription that this account's quota depends on."""
     return int(await db.fetchval(QUERIES["terms_version"], user_id, organization_id))
 

@@ -51,9 +51,11 @@ async def list_usage(
     after: tuple[datetime, UUID] | None,
     count: int,
 ) -> list[dict[str, Any]]:
+    """Of the user, or of all users of the organisations when none is named."""
     after_time, after_id = after if after else (None, None)
+    name = "list_usage_of_organizations" if user_id is None else "list_usage_of_user"
     rows = await db.fetch(
-        QUERIES["list_usage"],
+        QUERIES[name],
         user_id,
         organization_ids,
         usage_type,

@@ -170,7 +170,7 @@ async def test_too_many_bad_entries_in_a_row_stop_the_drain_and_nothing_is_skipp
         await partition.add_raw({"what": b"ever"})
     for _ in range(2):
         with pytest.raises(DrainStopped):
-            await drained(drain)
+            await drain.partition(0)
         assert (await store.cursor(partition.sql, 0)).last_id == "0-0"
         assert await count(partition.sql, "usage_records") == 0
         assert await count(partition.sql, "dead_letters") == 0
@@ -194,7 +194,7 @@ async def test_an_unknown_usage_type_stops_the_drain_until_it_is_known(
     await partition.add()
     await partition.add(type=b"brand_new")
     with pytest.raises(DrainStopped):
-        await drained(drain)
+        await drain.partition(0)
     assert (await store.cursor(partition.sql, 0)).last_id == "0-0"
     await store.insert_usage_type(partition.sql, "brand_new", 2, "")
     assert await drained(drain) == 2
@@ -276,3 +276,16 @@ async def test_the_largest_quantities_can_be_drained(
     await partition.add(**partition.fields(units=units))
     assert await drained(drain) == 1
     assert await partition.sql.fetchval("SELECT quantity FROM usage_records") == units
+
+
+async def test_a_stopped_partition_does_not_hold_up_the_others(
+    partition: Partition, drain: Drain
+) -> None:
+    for _ in range(BAD_IN_A_ROW + 1):
+        await partition.add_raw({"what": b"ever"})
+    other = Partition(partition.redis, partition.sql, 1)
+    other.now = partition.now
+    await other.synchronise()
+    await other.add()
+    assert sum([await drain.run_once([0, 1]) for _ in range(3)]) == 1  # the first one vouches
+    assert await count(partition.sql, "usage_records") == 1

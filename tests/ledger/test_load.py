@@ -11,7 +11,7 @@ import pytest
 
 from ledger import db
 from ledger.domain.ids import dev_uuid
-from ledger.entitlements import Loader, NoDefaultTier, OrganizationMismatch
+from ledger.entitlements import Loader, NoDefaultTier, NotLoaded, OrganizationMismatch
 from lua import keys
 from lua.keys import Account, partition_of
 from lua.scripts import LoadOutcome, Missing, Scripts
@@ -55,7 +55,9 @@ class Loading:
 
     async def load(self, *hooks: Hook) -> list[LoadOutcome]:
         scripts = Interrupted(self.service.scripts, *hooks)
-        loader = Loader(self.pool, cast(Scripts, scripts), "basic")
+        loader = Loader(
+            self.pool, cast(Scripts, scripts), "basic", self.service.settings.partitions
+        )
         seconds, _ = await self.service.redis.run("TIME")
         both = Missing.USER | (Missing.POOL if self.who[:1] == b"o" else Missing.NONE)
         since = asyncio.get_running_loop().time()
@@ -264,7 +266,7 @@ async def test_a_default_tier_that_does_not_exist_is_named(
     await service.drained()
     account = Loading(service, postgres_pool, "ada")
     with pytest.raises(NoDefaultTier):
-        await Loader(postgres_pool, service.scripts, "nope").load(
+        await Loader(postgres_pool, service.scripts, "nope", service.settings.partitions).load(
             account.partition, account.who, Missing.USER, 1_800_000_000_000, 0.0
         )
 
@@ -300,3 +302,28 @@ async def test_a_dead_letter_counts_in_a_pool_whose_period_is_not_the_users(
     await account.load()
     assert await account.field("used:api_calls") == "7"
     assert await account.field("used:api_calls", account.who[:17]) == "7"
+
+
+async def test_a_pools_quota_does_not_depend_on_which_member_asks(
+    service: Service, postgres_pool: db.Pool
+) -> None:
+    """A member's own, newer subscription must not lock the others out of the pool."""
+    await service.drained()
+    await organization_on_plan(service.sql, "clinic", pool("api_calls", "9"))
+    await on_plan(service.sql, "ann", allows("api_calls", "5"), organization="clinic")
+    ann = Loading(service, postgres_pool, "ann", "clinic")
+    bob = Loading(service, postgres_pool, "bob", "clinic")
+    assert await ann.load() == [LoadOutcome.LOADED] * 2
+    await service.redis.run("DEL", keys.quota(bob.partition, bob.who))
+    await service.redis.run("HSET", keys.quota(bob.partition, bob.who[:17]), "epoch", "0")
+    assert await bob.load() == [LoadOutcome.LOADED] * 2
+
+
+async def test_partitions_that_the_database_was_not_made_with_load_nothing(
+    service: Service, postgres_pool: db.Pool
+) -> None:
+    account = Loading(service, postgres_pool, "ada")
+    with pytest.raises(NotLoaded):
+        await Loader(postgres_pool, service.scripts, "basic", 3).load(
+            account.partition, account.who, Missing.USER, 1_800_000_000_000
+        )

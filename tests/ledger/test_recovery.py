@@ -239,7 +239,7 @@ async def test_a_ledger_still_connected_to_a_superseded_server_moves_nothing(
     await connection.execute("UPDATE stream_cursor SET epoch = 2, replid = $1", "f" * 40)
     for _ in range(2):
         with pytest.raises(Superseded):
-            await drain.run_once([0])
+            await drain.partition(0)
     row = await store.cursor(connection, 0)
     assert (row.last_id, row.epoch, row.replid) == ("0-0", 2, "f" * 40)
     assert await connection.fetchval("SELECT COUNT(*) FROM usage_keys") == 0

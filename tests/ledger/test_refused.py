@@ -43,7 +43,7 @@ async def test_more_refusals_than_a_few_stop_the_drain_and_skip_nothing(
     for _ in range(BAD_IN_A_ROW + 1):
         await partition.add(quota=b"13 1700000000000 1698796800000 - 1 - - 0 1")
     with pytest.raises(DrainStopped):
-        await drain.run_once([partition.number])
+        await drain.partition(partition.number)
     assert await partition.sql.fetchval("SELECT COUNT(*) FROM dead_letters") == 0
     assert (
         await partition.sql.fetchval(

@@ -10,6 +10,7 @@ from math import ceil
 
 import msgspec
 
+from lua import keys
 from lua.scripts import Answer, Event, Limit, LookedUp, Missing, Outcome
 
 DAY_MS = 24 * 3_600_000
@@ -104,7 +105,7 @@ class Model:
             self.now_ms - 35 * DAY_MS <= event.occurred_at <= self.now_ms + 300_000
         ):
             return self._refuse(event, Answer(Outcome.UNTIMELY))
-        subjects = [event.who] if event.pool is None else [event.who, event.pool]
+        subjects = [event.who] if keys.pool_of(event.who) is None else [event.who, event.who[:17]]
         found = [self.counters.get((subject, event.usage_type)) for subject in subjects]
         missing = sum(
             flag

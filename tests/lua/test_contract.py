@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lua import keys
+from lua import keys, loader
 from lua.scripts import (
     NAMES,
     QUOTA_TTL_S,
@@ -19,7 +19,7 @@ from lua.scripts import (
     LookedUp,
     Scripts,
 )
-from tests.lua.header import include, read
+from tests.lua.header import SHEBANG, include, read
 from tests.lua.kit import MEMBER, OTHER_MEMBER, POOL, USER
 
 PARTITION = 7
@@ -39,7 +39,6 @@ SAID: dict[str, Any] = {
     "row_replid": "24", "acked": "25-0", "offset": 26,
 }  # fmt: skip
 REPLIES: dict[str, Any] = {
-    "record": [0, 1, b""],
     "check": [0, 1, [0]],
     "quota": [0, 1, 0, [], []],
     "load": 0,
@@ -50,7 +49,8 @@ REPLIES: dict[str, Any] = {
 
 
 class Recording:
-    """A connection that keeps what it is told to run."""
+    """A connection that keeps what it is told to run. A record call is answered with an id per
+    partition and its number to each event."""
 
     def __init__(self, reply: Any) -> None:
         self.reply = reply
@@ -59,6 +59,11 @@ class Recording:
 
     async def evalsha(self, sha: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         self.keys, self.args = list(keys), list(args)
+        if self.reply is None:
+            script = read("record")
+            slots, before = len(script.names("EVENT")), len(script.names("ARGV"))
+            events = (len(args) - before) // slots
+            return [[b"%d-0" % at for at in range(args[0])], *([0, at] for at in range(events))]
         return self.reply
 
     async def script_load(self, source: str) -> None:
@@ -72,9 +77,10 @@ def own_parameters(name: str) -> list[str]:
 
 
 async def sent(name: str, *positional: Any, **extra: Any) -> Recording:
-    recording = Recording(REPLIES[name])
+    recording = Recording(REPLIES.get(name))
     said = {parameter: SAID[parameter] for parameter in own_parameters(name)}
-    await getattr(Scripts(recording), name)(PARTITION, *positional, **said, **extra)
+    place = () if name == "record" else (PARTITION,)
+    await getattr(Scripts(recording), name)(*place, *positional, **said, **extra)
     return recording
 
 
@@ -98,9 +104,15 @@ def test_every_script_file_has_a_wrapper_and_every_include_is_used() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_header_names_what_the_body_uses_and_nothing_else(name: str) -> None:
     script = read(name)
-    assert script.uses(r"KEYS\[") == set(range(1, len(script.names("KEYS")) + 1)) - (
-        {4} if name == "record" else set()  # reached from KEYS_BEFORE
-    )
+    if name == "record":  # three for every partition, and then the quotas
+        assert script.uses(r"KEYS\[") == set()
+        assert script.uses(r"KEYS\[at \+ ") == {1, 2, 3}
+        assert script.names("KEYS")[3:] == ["quotas"]
+        assert set(re.findall(r"KEYS\[(\w+) \+ ARGV\[at \+ (\d)\]\]", script.body)) == {
+            ("quotas_before", "2"), ("quotas_before", "3")
+        }  # fmt: skip
+    else:
+        assert script.uses(r"KEYS\[") == set(range(1, len(script.names("KEYS")) + 1))
     assert script.uses(r"ARGV\[") == set(range(1, len(script.names("ARGV")) + 1))
     slots = script.names("EVENT") or script.names("LIMIT")
     assert script.uses(r"ARGV\[at \+ ") == set(range(1, len(slots) + 1))
@@ -109,7 +121,7 @@ def test_the_header_names_what_the_body_uses_and_nothing_else(name: str) -> None
 @pytest.mark.parametrize("name", NAMES)
 def test_a_local_that_holds_an_argument_carries_its_name(name: str) -> None:
     script = read(name)
-    short = {"id": "usage_id", "occurred": "occurred_at", "meta_key": "meta", "user": "user_quota"}
+    short = {"id": "usage_id", "occurred": "occurred_at", "user": "user_quota"}
     short["key"] = {"load": "quota", "recover": "meta"}.get(name, "")
     slots = script.names("EVENT") or script.names("LIMIT")
     for argument, names in (
@@ -122,13 +134,26 @@ def test_a_local_that_holds_an_argument_carries_its_name(name: str) -> None:
 
 
 def test_the_checks_above_see_the_locals_they_are_about() -> None:
-    assert read("record").locals_of(r"ARGV\[") == [("enforce", 1), ("cap", 2), ("ttl", 3)]
-    assert ("fingerprint", 5) in read("record").locals_of(r"ARGV\[at \+ ")
-    assert ("looked_up", 9) in read("record").locals_of(r"ARGV\[at \+ ")
+    assert read("record").locals_of(r"ARGV\[") == [
+        ("partitions", 1), ("enforce", 2), ("cap", 3), ("ttl", 4)
+    ]  # fmt: skip
+    assert read("record").locals_of(r"ARGV\[at \+ ") == [
+        ("id", 5), ("fingerprint", 6), ("usage_type", 7), ("looked_up", 10), ("occurred", 9),
+        ("units", 8), ("id", 5), ("fingerprint", 6),
+    ]  # fmt: skip
     assert ("version", 3) in read("load").locals_of(r"ARGV\[")
     assert ("cursor", 3) in read("recover").locals_of(r"ARGV\[")
-    assert read("record").locals_of(r"KEYS\[")[:2] == [("stream", 1), ("meta_key", 2)]
+    assert read("load").locals_of(r"KEYS\[") == [("stream", 1), ("key", 3), ("meta", 2)]
     assert read("check").locals_of(r"KEYS\[") == [("meta", 1), ("user", 2)]
+
+
+def test_a_partitions_keys_are_taken_in_the_headers_order() -> None:
+    record = read("record")
+    taken = re.findall(r"(\w+)(?: = |\()(?:fence\()?KEYS\[at \+ (\d)\]", record.body)
+    names = {"meta_key": "meta", "receipt_days": "receipts"}
+    assert {(names.get(name, name), int(number)) for name, number in taken} == {
+        (name, number) for number, name in enumerate(record.names("KEYS")[:3], 1)
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -136,19 +161,24 @@ async def test_the_wrapper_sends_the_arguments_that_the_header_names_in_its_orde
     name: str,
 ) -> None:
     script = read(name)
-    values = SAID | {"ttl": QUOTA_TTL_S, "subject": MEMBER}
+    values = SAID | {"ttl": QUOTA_TTL_S, "subject": MEMBER, "partitions": 1}
     positional: tuple[Any, ...] = {
-        "record": ([],),
+        "record": ([Event(PARTITION, MEMBER, b"", b"", "", 1, None, b"")],),
         "check": (MEMBER, POOL),
         "quota": (MEMBER, POOL),
         "load": (MEMBER,),
     }.get(name, ())
     extra = {"limits": ()} if name == "load" else {}
     recording = await sent(name, *positional, **extra)
-    assert recording.args == [as_sent(values[argument]) for argument in script.names("ARGV")]
+    sent_args = recording.args[: len(script.names("ARGV"))]
+    assert sent_args == [as_sent(values[argument]) for argument in script.names("ARGV")]
+    assert name == "record" or recording.args == sent_args
     named = [one for one in script.names("KEYS") if one != "quotas"]
-    assert recording.keys == [EVERY_KEY[one] for one in named]
-    argv = [one for one in script.names("ARGV") if one not in ("ttl", "subject")]
+    assert recording.keys[: len(named)] == [EVERY_KEY[one] for one in named]
+    assert recording.keys[len(named) :] == (
+        [keys.quota(PARTITION, MEMBER), keys.quota(PARTITION, POOL)] if name == "record" else []
+    )
+    argv = [one for one in script.names("ARGV") if one not in ("ttl", "subject", "partitions")]
     assert own_parameters(name) == argv
 
 
@@ -162,11 +192,13 @@ async def test_a_personal_account_has_no_pool_key(name: str) -> None:
 async def test_events_are_sent_in_slots_as_the_header_names_them() -> None:
     script = read("record")
     events = [
-        Event(MEMBER, b"i" * 16, b"f" * 8, "calls", 5, 6, b"p", LookedUp.UNKNOWN),
-        Event(OTHER_MEMBER, b"j" * 16, b"", "tokens", 7, None, b"q"),
-        Event(USER, b"k" * 16, b"", "calls", 8, None, b"r", LookedUp.UNREACHABLE),
-        Event(MEMBER, b"l" * 16, b"g" * 8, "calls", 9, 10, b"s"),
+        Event(PARTITION, MEMBER, b"i" * 16, b"f" * 8, "calls", 5, 6, b"p", LookedUp.UNKNOWN),
+        Event(PARTITION, OTHER_MEMBER, b"j" * 16, b"", "tokens", 7, None, b"q"),
+        Event(2, USER, b"k" * 16, b"", "calls", 8, None, b"r", LookedUp.UNREACHABLE),
+        Event(PARTITION, MEMBER, b"l" * 16, b"g" * 8, "calls", 9, 10, b"s"),
+        Event(31, MEMBER, b"m" * 16, b"", "calls", 9, 10, b"t"),
     ]
+    partitions = [PARTITION, 2, 31]
     recording = await sent("record", events)
     slots, before = script.names("EVENT"), len(script.names("ARGV"))
     rows = [
@@ -174,15 +206,22 @@ async def test_events_are_sent_in_slots_as_the_header_names_them() -> None:
         for at in range(before, len(recording.args), len(slots))
     ]
     assert len(rows) == len(events)
-    quotas = recording.keys[script.names("KEYS").index("quotas") :]
-    assert len(set(quotas)) == len(quotas) == 4
+    assert recording.args[script.names("ARGV").index("partitions")] == len(partitions)
+    quotas_before = len(partitions) * script.names("KEYS").index("quotas")
+    assert recording.keys[:quotas_before] == [
+        key for one in partitions for key in (keys.stream(one), keys.meta(one), keys.receipts(one))
+    ]
+    quotas = recording.keys[quotas_before:]
+    assert len(set(quotas)) == len(quotas) == 6
     for row, event in zip(rows, events, strict=True):
-        assert quotas[row.pop("user_quota") - 1] == keys.quota(PARTITION, event.who)
+        assert partitions[row["partition"] - 1] == event.partition
+        row["partition"] = event.partition
+        assert quotas[row.pop("user_quota") - 1] == keys.quota(event.partition, event.who)
         at = row.pop("pool_quota")
-        if event.pool is None:
+        if keys.pool_of(event.who) is None:
             assert at == 0
         else:
-            assert quotas[at - 1] == keys.quota(PARTITION, event.pool)
+            assert quotas[at - 1] == keys.quota(event.partition, event.who[:17])
         said = {name: getattr(event, name) for name in row}
         said["occurred_at"] = "" if event.occurred_at is None else event.occurred_at
         assert row == said
@@ -190,26 +229,46 @@ async def test_events_are_sent_in_slots_as_the_header_names_them() -> None:
     assert set(slots) == fields
 
 
+async def test_a_record_reply_is_read_as_ids_of_the_partitions_and_an_answer_per_event() -> None:
+    recording = Recording(None)
+    said = [Event(one, USER, b"", b"", "calls", 1, None, b"") for one in (9, 4, 9, 0)]
+    recorded = await Scripts(recording).record(said, enforce=True, cap=1)
+    assert recorded.last_ids == {9: "0-0", 4: "1-0", 0: "2-0"}
+    assert [one.recorded_at for one in recorded.answers] == [0, 1, 2, 3]
+    recording.reply = [[b"", b"5-0", b""], *([0, at] for at in range(4))]
+    assert (await Scripts(recording).record(said, enforce=True, cap=1)).last_ids == {4: "5-0"}
+
+
 async def test_limits_are_sent_in_slots_as_the_header_names_them() -> None:
     script = read("load")
     limits = [Limit("calls", "h", 5, 6, 7, 8), Limit("tokens", "n", None, 0, 0, 0)]
     recording = await sent("load", MEMBER, limits=limits)
-    assert script.names("LIMIT") == ["usage_type", "rule", "used"]
+    assert script.names("LIMIT") == ["usage_type", "limit", "rate", "used"]
     assert recording.args[len(script.names("ARGV")) :] == [
-        "calls", "h 5 6 7", 8, "tokens", "n - 0 0", 0
+        "calls", "h5", "6 7", 8, "tokens", "n-", "", 0
     ]  # fmt: skip
-    assert script.line("LIMIT[2] rule") == (
-        "enforcement letter, limit, rate limit in units, rate window in microseconds"
+    assert script.line("LIMIT[2] limit") == (
+        "enforcement letter (see verdict) and units, or - for unlimited"
     )
+    assert script.line("LIMIT[3] rate") == "units and window in microseconds; empty for none"
 
 
 def test_the_body_counts_keys_arguments_and_slots_as_the_header_does() -> None:
     record, load = read("record"), read("load")
-    assert record.constants()["KEYS_BEFORE"] == record.names("KEYS").index("quotas")
+    assert record.constants()["KEYS_OF_PARTITION"] == record.names("KEYS").index("quotas")
+    assert len(keys.of_partition(0)) == record.constants()["KEYS_OF_PARTITION"]
     assert record.constants()["ARGS_BEFORE"] == len(record.names("ARGV"))
     assert record.constants()["SLOTS"] == len(record.names("EVENT"))
     assert load.constants()["ARGS_BEFORE"] == len(load.names("ARGV"))
     assert load.constants()["SLOTS"] == len(load.names("LIMIT"))
+
+
+def test_only_what_makes_room_again_may_run_when_memory_is_full() -> None:
+    flagged = {name for name in NAMES if loader.source(name).startswith("#!")}
+    assert flagged == {"trim", "recover"}
+    for name in flagged:
+        assert loader.source(name).startswith(SHEBANG)
+        assert loader.source(name).count("#!") == 1
 
 
 def test_every_key_of_a_script_is_in_one_cluster_slot() -> None:

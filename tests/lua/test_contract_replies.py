@@ -51,10 +51,12 @@ def test_outcomes_are_the_same_in_header_body_and_enum(name: str, enum: dict[str
     assert script.said() == enum
     constants = script.constants()
     assert {key: constants.get(key) for key in enum} == enum
-    others = {"KEYS_BEFORE", "ARGS_BEFORE", "SLOTS", "MAX_UNITS", "TAIL", "OLDEST_MS", "NEWEST_MS"}
-    assert constants.keys() - enum.keys() <= others | {"FORGETFUL_MS"}
-    returned = set(re.findall(r"return \{? ?([A-Z_]+)\b", script.body)) - {"KEYS", "ARGV"}
-    assert returned == set(enum)
+    others = {"KEYS_OF_PARTITION", "ARGS_BEFORE", "SLOTS", "MAX_UNITS", "TAIL", "OLDEST_MS"}
+    others |= {"NEWEST_MS", "FORGETFUL_MS", "REFRESH_MS"}
+    assert constants.keys() - enum.keys() <= others
+    returned = set(re.findall(r"return (?:refused\()?\{? ?([A-Z_]+)\b", script.body))
+    returned |= set(re.findall(r" and \{ ([A-Z_]+) \} or ", script.body))
+    assert returned - {"KEYS", "ARGV"} == set(enum)
 
 
 def test_scripts_without_outcomes_have_no_outcome_constants() -> None:
@@ -71,8 +73,8 @@ def test_every_answer_of_a_body_fits_the_answers_fields() -> None:
     for name in ("record", "check"):
         script = read(name)
         flat = re.sub(r"\n\s*", " ", script.body)
-        answers = re.findall(r"return \{ ([A-Z_]+.*?) \}(?= end| if|$|\s)", flat)
-        assert len(answers) >= 5
+        answers = re.findall(r"return (?:refused\()?\{ ([A-Z_]+.*?) \}(?= end| if|$|\s|\))", flat)
+        assert len(answers) == len(re.findall(r"return (?:refused\()?\{ [A-Z]", flat)) >= 6
         for answer in answers:
             assert len(split_top(answer)) <= len(script.names("ANSWER")), answer
 
@@ -80,7 +82,6 @@ def test_every_answer_of_a_body_fits_the_answers_fields() -> None:
 @pytest.mark.parametrize(
     ("name", "struct", "renamed"),
     [
-        ("record", Recorded, {"one ANSWER per event": "answers"}),
         ("check", Checked, {"ANSWER": "answer"}),
         ("quota", QuotaHashes, {}),
         ("read", Tail, {}),
@@ -96,6 +97,11 @@ def test_a_replys_fields_are_those_of_the_header_in_order(
     assert said == list(struct.__struct_fields__)
 
 
+def test_a_record_reply_has_the_ids_first_and_then_the_answers() -> None:
+    assert read("record").line("REPLY") == "last_ids, one ANSWER per event"
+    assert Recorded.__struct_fields__ == ("answers", "last_ids")
+
+
 def test_single_replies_are_named() -> None:
     assert read("load").line("REPLY") == "outcome"
     assert read("trim").line("REPLY") == "trimmed"
@@ -109,7 +115,7 @@ def test_details_in_words_are_the_flags_of_the_wrapper() -> None:
             (str(int(Missing.POOL)), "pool"),
             (str(int(Missing.USER | Missing.POOL)), "both"),
         ]
-    looked_up = read("record").line("EVENT[9] looked_up")
+    looked_up = read("record").line("EVENT[10] looked_up")
     assert re.findall(r"(\d):? ", looked_up) == [str(int(one)) for one in LookedUp]
     assert list(LookedUp) == [LookedUp.NOT_YET, LookedUp.UNKNOWN, LookedUp.UNREACHABLE]
 
@@ -120,12 +126,15 @@ def test_numbers_that_python_and_lua_share_are_equal() -> None:
     assert include("receipts").constants()["RECEIPT_FINGERPRINT_BYTES"] == usage.FINGERPRINT_BYTES
     assert QUOTA_TTL_S == 24 * 3600
     assert (record["OLDEST_MS"], record["NEWEST_MS"]) == (35 * 86_400_000, 5 * 60_000)
+    assert record["REFRESH_MS"] == 3_600_000
+    receipts = include("receipts").constants()
+    assert receipts["RECEIPT_TTL_S"] * 1000 == 2 * receipts["RECEIPT_DAY_MS"] == 2 * 86_400_000
 
 
 def test_the_entry_has_the_fields_that_the_header_names_and_the_ledger_reads() -> None:
     script = read("record")
     [named] = re.findall(r"^Entry: ([\w, ]+);", script.head, re.MULTILINE)
-    [xadd] = re.findall(r"'XADD', stream, '\*', (.*?)\)\n", script.body, re.DOTALL)
+    [xadd] = re.findall(r"'XADD', part\.stream, '\*', (.*?)\)\n", script.body, re.DOTALL)
     appended = [part.strip("'") for part in split_top(xadd.replace("\n", " "))[::2]]
     assert appended == named.split(", ")
     read_back = re.findall(r'fields\["(\w+)"\]', inspect.getsource(usage.parse_entry))

@@ -12,7 +12,10 @@ from tests.lua.kit import DAY_MS, MEMBER, PARTITION, POOL, USER, Bench, event, l
 
 STRANGER = "f" * 40
 NOT_WHOLE = ("garbage", "1.5", "0x10", "", "1e3", " 7", "7 ", "7\n", "nan", "inf", "--1")
-DAMAGED = {"limit": ("q10", "10", "", "H10", "h 10"), "rate": ("", "50", "60000000", "5 6 7", "x 6")}
+DAMAGED = {
+    "limit": ("q10", "10", "", "H10", "h 10"),
+    "rate": ("", "50", "60000000", "5 6 7", "x 6"),
+}
 
 
 async def record_one(bench: Bench, one: Event) -> Answer:
