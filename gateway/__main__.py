@@ -15,7 +15,7 @@ import uvloop
 
 from gateway.children import StartError
 from gateway.dev.tokens import dev_key
-from ledger import db, logs, loops, migrate, settings
+from ledger import db, logs, loops, migrate, settings, store
 
 log = structlog.get_logger()
 
@@ -30,6 +30,8 @@ async def parent(config: settings.Settings) -> int:
             if missing:
                 raise migrate.MigrationError(f"{missing[0]} is not applied; run ./run migrate")
             await loops.check_partitions(connection, config.partitions)
+            if await store.newest_plan(connection, config.default_tier) is None:
+                return _fail("BILLING_TIER_DEFAULT: names a plan that is not in the catalogue", 2)
         finally:
             await connection.close()
     except (migrate.MigrationError, loops.PartitionsChanged) as error:
@@ -39,6 +41,7 @@ async def parent(config: settings.Settings) -> int:
         log.warning("postgres_unavailable", reason=type(error).__name__)
     try:
         if config.gateway_workers == 1:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is no second one to take over
             await _serve(config, None, None, stop)
         else:
             from gateway import workers

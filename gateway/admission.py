@@ -135,7 +135,10 @@ class Admission:
             elif isinstance(error, Problem):
                 said[index] = error
             else:
-                raise error
+                log.error("prepare_failed", exc_info=error)
+                said[index] = Problem(
+                    Kind.INTERNAL, "an unexpected error; it was logged", outcome="not_recorded"
+                )
         return said
 
     async def _look_up_for(self, asked: Mapping[int, Event], outcomes: Outcomes) -> Said:
@@ -148,7 +151,7 @@ class Admission:
         try:
             async with asyncio.timeout(LEDGER_S):
                 found = await store.answers(self._pool, ids)
-        except db.UNAVAILABLE:
+        except (*db.UNAVAILABLE, db.PostgresError):
             return {i: _not_looked_up(asked[i]) for i in indexes}
         return {
             i: _looked_up(asked[i], found.get(usage_id))
@@ -227,7 +230,7 @@ class Admission:
             raise unavailable(str(error)) from None
         except RedisUnavailable as error:
             raise _redis(error) from None
-        except db.UNAVAILABLE:
+        except (*db.UNAVAILABLE, db.PostgresError):
             raise unavailable(
                 "this account's quota is not loaded and Postgres does not answer"
             ) from None

@@ -165,7 +165,9 @@ class _Api:
         return _json(self._openapi)
 
     def _caller(self, request: web.Request) -> Principal:
-        return self._authenticator.principal(request.headers.get("Authorization"))
+        return self._authenticator.principal(
+            request.headers.get("Authorization"), request.headers.get("Host")
+        )
 
 
 @web.middleware

@@ -135,10 +135,10 @@ class Authenticator:
             iat={"essential": True},
         )
 
-    def principal(self, header: str | None) -> Principal:
-        """The caller, from the Authorization header. Raises the 401 problem."""
+    def principal(self, header: str | None, host: str | None) -> Principal:
+        """The caller, from the Authorization and Host headers. Raises the 401 problem."""
         if header is None:
-            if self._anonymous:
+            if self._anonymous and _is_local(host):
                 return DEV_SERVICE
             raise unauthorized("a bearer token is needed")
         scheme, _, token = header.partition(" ")
@@ -171,6 +171,13 @@ class Authenticator:
 
 def _now_s() -> int:
     return int(clock.now().timestamp())
+
+
+def _is_local(host: str | None) -> bool:
+    """Whether a request was meant for this machine: a web page that has its own name resolve to
+    loopback (DNS rebinding) says that name here."""
+    name = (host or "").rsplit(":", 1)[0] if not (host or "").endswith("]") else host
+    return name in ("localhost", "[::1]") or (name or "").startswith("127.")
 
 
 def _principal(claims: dict[str, Any]) -> Principal:

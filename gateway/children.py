@@ -27,6 +27,7 @@ class Child:
     """One child process. Subclasses say how to launch it and when it is ready."""
 
     name: str
+    vital = True  # whether everything ends when it keeps dying
     stop_signal = signal.SIGTERM
     # What the kernel sends when we die without stopping it.
     orphan_signal = signal.SIGKILL

@@ -19,24 +19,20 @@ import structlog
 from gateway import metrics
 from gateway.admission import settled
 from gateway.auth import Authenticator
+from gateway.head import MAX_BODY, URL, Head
 from gateway.known import Unknown
 from gateway.problems import CONTENT_TYPE, Kind, Problem
-from gateway.routes import BASE
 from gateway.usage import Usage
 from ledger import clock
 from lua.scripts import Answer
 
 log = structlog.get_logger()
 
-URL = f"{BASE}/usage".encode()
 NOT_HTTP = "the request is not valid HTTP"
 MAX_HEAD = 16 * 1024
-MAX_BODY = 64 * 1024  # a larger one is unusual; aiohttp has the limit that is answered
-MESSAGE_S = 10  # to send one request, head and body
+MESSAGE_S = 10  # to send one request, head and body, or to read its answer
+BUSY_S = 30  # longer than anything behind takes; beyond it something is wrong
 IDLE_S = 75
-_JSON = (b"application/json", b"application/json; charset=utf-8")
-_UNUSUAL = {b"transfer-encoding", b"expect", b"upgrade", b"content-encoding", b"connection"}
-_WANTED = {b"authorization", b"idempotency-key", b"content-type", b"content-length"}
 
 
 class HotPath:
@@ -90,11 +86,12 @@ class Connection(asyncio.Protocol):
         self._shared = shared
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
-        self._head = _Head()
+        self._head = Head()
         self._parser = httptools.HttpRequestParser(self._head)
         self._head_size = 0  # bytes of the head being parsed; 0 until it is complete
         self._busy = False
         self._clogged = False
+        self._ended = False
         self._since = clock.monotonic()
         self._task: asyncio.Task[None] | None = None
 
@@ -112,40 +109,53 @@ class Connection(asyncio.Protocol):
         if not self._buffer and not self._busy:
             self._since = clock.monotonic()
         self._buffer += data
-        if not self._busy:
+        if not self._busy and not self._clogged:
             self._next()
         elif len(self._buffer) > MAX_BODY and self._transport is not None:
             self._transport.pause_reading()  # a client that pipelines more than it reads
 
+    def eof_received(self) -> bool:
+        """The client has said all it wants to; what it asked is still answered."""
+        self._ended = True
+        return self._busy
+
     def pause_writing(self) -> None:
-        """The client does not read what it asked for: no further answers until it does."""
+        """The client does not read its answers: none is made until it does."""
         self._clogged = True
+        self._since = clock.monotonic()
+        if self._transport is not None:
+            self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         self._clogged = False
-        if not self._busy and self._buffer:
-            self._next()
+        if not self._busy:
+            self._go_on()
 
     def expire(self, now: float) -> None:
-        if self._busy or self._transport is None:
+        if self._transport is None:
             return
-        if self._buffer and now - self._since > MESSAGE_S:
+        waited = now - self._since
+        if (self._clogged and waited > MESSAGE_S) or (self._busy and waited > BUSY_S):
+            self._transport.abort()  # closing would wait for a client that does not read
+        elif self._busy or self._clogged:
+            return
+        elif self._buffer and waited > MESSAGE_S:
             self._hang_up(
                 Problem(Kind.TIMEOUT, f"the request took longer than {MESSAGE_S} seconds")
             )
-        elif not self._buffer and now - self._since > IDLE_S:
+        elif not self._buffer and waited > IDLE_S:
             self._transport.close()
 
     def close_when_idle(self) -> None:
-        if not self._busy and self._transport is not None:
+        if self._transport is not None and self._clogged:
+            self._transport.abort()
+        elif self._transport is not None and not self._busy:
             self._transport.close()
 
     # One request
 
     def _next(self) -> None:
         """Takes the next whole request from the buffer, or waits for the rest of it."""
-        if self._clogged:
-            return
         if not self._head_size and not self._take_head():
             return
         length = self._head.length
@@ -160,6 +170,7 @@ class Connection(asyncio.Protocol):
         self._record(body)
 
     def _take_head(self) -> bool:
+        self._buffer = self._buffer.lstrip(b"\r\n")  # blank lines between requests mean nothing
         end = self._buffer.find(b"\r\n\r\n", 0, MAX_HEAD)
         if end < 0:
             if len(self._buffer) >= MAX_HEAD:
@@ -176,6 +187,9 @@ class Connection(asyncio.Protocol):
             self._hang_up(Problem(Kind.INVALID_REQUEST, NOT_HTTP))
             return False
         parser = self._parser
+        if not self._head.complete:
+            self._hang_up(Problem(Kind.INVALID_REQUEST, NOT_HTTP))
+            return False
         if (
             not self._head.usual
             or parser.get_method() != b"POST"
@@ -209,7 +223,9 @@ class Connection(asyncio.Protocol):
         began = clock.monotonic()
         shared, head = self._shared, self._head
         try:
-            principal = shared.authenticator.principal(head.text(b"authorization"))
+            principal = shared.authenticator.principal(
+                head.text(b"authorization"), head.text(b"host")
+            )
             key = head.text(b"idempotency-key")
             try:
                 event, places = shared.usage.event(principal, body, key)
@@ -247,10 +263,12 @@ class Connection(asyncio.Protocol):
     # The answer
 
     def _fail(self, error: Exception, began: float) -> None:
-        if not isinstance(error, Problem):
-            log.error("internal_error", path=URL.decode(), method="POST", exc_info=error)
-            error = Problem(Kind.INTERNAL, "an unexpected error; it was logged")
-        self._refuse(error, began)
+        if isinstance(error, Problem):
+            self._refuse(error, began)
+            return
+        # Answered before it is logged: a log that cannot be written must not cost the answer.
+        self._refuse(Problem(Kind.INTERNAL, "an unexpected error; it was logged"), began)
+        log.error("internal_error", path=URL.decode(), method="POST", exc_info=error)
 
     def _send(self, body: bytes, headers: dict[str, str], began: float) -> None:
         self._write(b"201 Created", b"application/json", headers, body)
@@ -278,55 +296,17 @@ class Connection(asyncio.Protocol):
         self._busy = False
         if self._transport is None:
             return
-        if self._shared.closing:
+        if self._shared.closing or (self._ended and not self._buffer):
             self._transport.close()
-        elif self._buffer:
-            self._transport.resume_reading()
+        elif not self._clogged:
             # Not at once: many pipelined requests would nest as deep.
             self._busy = True
             asyncio.get_running_loop().call_soon(self._go_on)
 
     def _go_on(self) -> None:
+        """Takes up reading again, and what has been read meanwhile."""
         self._busy = False
         if self._transport is not None:
-            self._next()
-
-
-class _Head:
-    """What the parser reports of a request's head, and whether it is one we serve here."""
-
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        self.usual = True
-        self.length = 0
-        self._found: dict[bytes, bytes] = {}
-        self._complete = False
-
-    def on_url(self, url: bytes) -> None:
-        if url != URL:
-            self.usual = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name in _WANTED:
-            if name in self._found:
-                self.usual = False  # given twice: which is meant is for the strict way to say
-            self._found[name] = value
-        elif name in _UNUSUAL and not (name == b"connection" and value.lower() == b"keep-alive"):
-            self.usual = False
-
-    def on_headers_complete(self) -> None:
-        length = self._found.get(b"content-length", b"")
-        if not length.isdigit() or not 0 < int(length) <= MAX_BODY:
-            self.usual = False
-            return
-        self.length = int(length)
-        if self._found.get(b"content-type", b"").lower() not in _JSON:
-            self.usual = False
-
-    def text(self, name: bytes) -> str | None:
-        """A header as aiohttp would read it."""
-        value = self._found.get(name)
-        return None if value is None else value.decode("utf-8", "surrogateescape")
+            self._transport.resume_reading()
+            if self._buffer and not self._clogged:
+                self._next()

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from gateway.problems import unavailable
+
 T = TypeVar("T")
+ROUNDS = 5  # a decision needs two things at most; more means that learning does not help
 
 
 class Unknown(Exception):
@@ -18,8 +21,9 @@ class Unknown(Exception):
 
 async def knowing(decide: Callable[[], T]) -> T:
     """The decision, after learning whatever it needs."""
-    while True:
+    for _ in range(ROUNDS):
         try:
             return decide()
         except Unknown as unknown:
             await unknown.learn()
+    raise unavailable("the ledger does not know enough to decide this yet")

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 
 from gateway.problems import unavailable
+from lua.connection import RedisUnavailable
 from lua.scripts import Answer, Event, Scripts
 
 CALL_EVENTS = 128  # events in one script call: Redis serves nobody else meanwhile (a few ms)
@@ -62,5 +63,10 @@ class Lane:
                 if not future.done():
                     future.set_result(answer)
         finally:
+            for _, future in taken:  # however this ended: nobody may wait for ever
+                if not future.done():
+                    future.set_exception(
+                        RedisUnavailable("the call was given up", outcome_unknown=True)
+                    )
             self._calls -= 1
             self._start()

@@ -14,6 +14,7 @@ from ledger import clock
 
 _DEATHS_ALLOWED = 5  # within the window; the next one ends everything
 _DEATHS_WINDOW_S = 60.0
+_LONGEST_PAUSE_S = 10.0
 _FIRST_PAUSE_S = 0.2  # doubles with each death in the window
 _MISCONFIGURED = 2  # a program's exit code when its environment is wrong: no use to repeat
 
@@ -41,9 +42,11 @@ async def until_stopped(work: Coroutine[Any, Any, None]) -> int:
             _say("stopping")
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP on purpose
-            loop.add_signal_handler(number, stop)
+    # A shell has what it starts in the background ignore SIGINT; sent to us, it means stop.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it on purpose
+        loop.add_signal_handler(signal.SIGHUP, stop)
     try:
         await task
     except asyncio.CancelledError:
@@ -62,9 +65,9 @@ async def _watch(child: Child) -> None:
         while now - deaths[0] > _DEATHS_WINDOW_S:
             deaths.popleft()
         cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        if len(deaths) > _DEATHS_ALLOWED:
+        if len(deaths) > _DEATHS_ALLOWED and child.vital:
             raise StartError(f"{child.name} ended {len(deaths)} times in a minute, last by {cause}")
-        pause = _FIRST_PAUSE_S * 2 ** (len(deaths) - 1)
+        pause = min(_FIRST_PAUSE_S * 2 ** (len(deaths) - 1), _LONGEST_PAUSE_S)
         _say(f"{child.name} ended by {cause}; starting it again in {pause:.1f} s")
         await asyncio.sleep(pause)
         try:

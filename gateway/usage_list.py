@@ -52,8 +52,8 @@ class UsageLists:
     ) -> list[dict[str, Any]]:
         after: tuple[datetime, UUID] | None = None
         if query.starting_after is not None:
-            cursor = self._given(query.starting_after, "starting_after")
-            after = await store.usage_position(self._pool, cursor) if cursor else None
+            cursor = self._accounts.identify(query.starting_after, "starting_after")
+            after = await store.usage_position(self._pool, cursor, user_id, organizations)
             if after is None:
                 raise Problem(Kind.INVALID_REQUEST, "starting_after is not a usage_id of this list")
         return await store.list_usage(

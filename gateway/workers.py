@@ -87,6 +87,8 @@ class Worker(Child):
 async def run(config: Settings, environ: Mapping[str, str], stop: asyncio.Event) -> None:
     """Runs the workers until `stop`; SIGHUP replaces them one after the other. Raises
     `StartError`, or `OSError` when the port cannot be opened."""
+    reloads = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloads.set)
     async with AsyncExitStack() as stack:
         counts = tempfile.mkdtemp(prefix="billing-metrics-")
         stack.callback(shutil.rmtree, counts, ignore_errors=True)
@@ -102,8 +104,6 @@ async def run(config: Settings, environ: Mapping[str, str], stop: asyncio.Event)
             stack.push_async_callback(worker.stop)
             await worker.start()
         log.info("gateway_started", host=config.host, port=port, workers=len(workers))
-        reloads = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloads.set)
         watching = asyncio.ensure_future(keep_alive(workers, _reload(workers, reloads)))
         stopping = asyncio.ensure_future(stop.wait())
         done, _ = await asyncio.wait((watching, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -249,7 +249,7 @@ class Drain:
             if first.fingerprint == record.fingerprint:
                 refunds.append(record)
             else:
-                reason = "idempotency key reused with another body after its receipt expired"
+                reason = "idempotency key reused with another body or organization"
                 fields = entries[record.stream_id]
                 await self._park(partition, record.stream_id, fields, reason, record)
         if refunds:

@@ -55,8 +55,13 @@ async def drain_for_ever(settings: Settings, stop: asyncio.Event) -> None:
                     await connection.close(timeout=1)
             except (*db.UNAVAILABLE, db.PostgresError, RedisUnavailable) as error:
                 log.warning("drain_waiting", reason=f"{type(error).__name__}: {error}")
-                await _rest(stop, pause)
-                pause = min(2 * pause, LONGEST_PAUSE_S)
+            except Exception:
+                # Whatever it is, nothing is lost by trying again; ending would help nobody.
+                log.exception("drain_failed")
+            else:
+                continue
+            await _rest(stop, pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
     finally:
         await redis.close()
 

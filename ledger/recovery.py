@@ -49,5 +49,5 @@ async def recover(
     if result.outcome is RecoveryOutcome.LOST:
         log.error("redis_history_lost", partition=partition, epoch=result.epoch)
     else:
-        log.info("redis_vouched", partition=partition, epoch=result.epoch)
+        log.debug("redis_vouched", partition=partition, epoch=result.epoch)
     return result

@@ -3,8 +3,8 @@ Decides and records usage events: every limit, idempotency, the counters and the
 in one step, or nothing. Everything is read and decided before the first write; after it no call
 can fail, because a Lua error would leave the writes before it in place.
 
-A call may hold events of several partitions (on one server; a cluster's slots are called apart):
-what a call costs by itself is then shared by all that came in the same moment.
+A call may hold events of several partitions, all on one server: what a call costs by itself is
+then shared by all that came in the same moment. A cluster would call each slot by itself.
 
 KEYS[1] stream
 KEYS[2] meta
@@ -67,7 +67,11 @@ local function partition(place)
   local part = parts[place]
   if part then return part end
   local at = (place - 1) * KEYS_OF_PARTITION
-  part = { stream = KEYS[at + 1], meta_key = KEYS[at + 2], meta = fence(KEYS[at + 2]), entries = {} }
+  part = {
+    stream = KEYS[at + 1], meta_key = KEYS[at + 2], meta = fence(KEYS[at + 2]),
+    entries = {}, -- what to append, in order
+    seen = {}, -- receipts made by earlier events of this call
+  }
   local meta = part.meta
   if meta then
     part.today, part.yesterday = receipt_days(KEYS[at + 3], meta.now_ms)
@@ -78,7 +82,6 @@ local function partition(place)
   return part
 end
 
-local seen = {} -- receipts made by earlier events of this call
 local changed = {} -- quotas to write, by key
 
 local function replay(receipt, fingerprint)
@@ -107,7 +110,7 @@ local function decide(at)
   local looked_up, shard = ARGV[at + 10], nil
   if fingerprint ~= '' then
     shard = receipt_shard(id)
-    local receipt = seen[id] or find_receipt(part.today, part.yesterday, shard, id)
+    local receipt = part.seen[id] or find_receipt(part.today, part.yesterday, shard, id)
     if receipt then return replay(receipt, fingerprint) end
     if part.forgetful and looked_up ~= '1' then return { LOOK_UP } end
   end
@@ -154,7 +157,7 @@ local function decide(at)
   local holder = tight == 2 and pool or user
   local shown = remaining and text(remaining) or '-'
   if fingerprint ~= '' then
-    seen[id] = fingerprint .. part.now_text .. ' ' .. shown .. ' ' .. exceeded
+    part.seen[id] = fingerprint .. part.now_text .. ' ' .. shown .. ' ' .. exceeded
   end
   local pool_starts, pool_used = '-', '-'
   if pool then pool_starts, pool_used = pool.starts_text, text(counters[2].used) end
@@ -200,7 +203,7 @@ for place = 1, partitions do
       last = redis.call('XADD', part.stream, '*', 'id', id, 'fingerprint', fingerprint,
         'who', ARGV[at + 4], 'type', ARGV[at + 7], 'quota', entry.quota, 'terms', entry.terms,
         'payload', ARGV[at + 11])
-      if entry.shard then store_receipt(part.today, entry.shard, id, seen[id]) end
+      if entry.shard then store_receipt(part.today, entry.shard, id, part.seen[id]) end
     end
     redis.call('HSET', part.meta_key, 'appended', text(part.meta.appended + #part.entries))
   end

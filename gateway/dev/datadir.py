@@ -39,8 +39,13 @@ class DataDir:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise SettingError(_VARIABLE, f"{self.path} cannot be made: {error.strerror}") from None
-        if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
-            raise SettingError(_VARIABLE, f"{self.path} is not writable")
+        try:  # a real file: for root every folder looks writable
+            write_private(self.path / "probe", b"")
+            (self.path / "probe").unlink()
+        except OSError as error:
+            raise SettingError(
+                _VARIABLE, f"{self.path} is not writable: {error.strerror}"
+            ) from None
 
     def __enter__(self) -> DataDir:
         self.create()

@@ -54,6 +54,7 @@ class Program(Child):
     def __init__(self, package: str, environ: Mapping[str, str]) -> None:
         super().__init__()
         self.name = package
+        self.vital = package == "gateway"  # without its ledger it goes on, and says that it lags
         self._environ = environ
 
     async def start(self) -> None:
@@ -175,22 +176,23 @@ def _require_free_port(wanted: Settings) -> None:
 async def _announce(wanted: Settings, token: str | None) -> None:
     """Waits for the gateway, then says how to call it."""
     deadline = clock.monotonic() + _READY_TIMEOUT_S
-    while (answer := await asyncio.to_thread(_readyz, wanted)) != 200:
+    while (answer := await asyncio.to_thread(_readyz, wanted))[0] != 200:
         if clock.monotonic() > deadline:
-            raise StartError(f"the gateway is not ready: /readyz answers {answer or 'nothing'}")
+            raise StartError(f"the gateway is not ready: /readyz says {answer[1] or 'nothing'}")
         await asyncio.sleep(_READY_POLL_S)
     host = f"[{wanted.host}]" if ":" in wanted.host else wanted.host
     text = _READY + _EXAMPLES if token else _READY
     print(text.format(url=f"http://{host}:{wanted.port}", token=token), flush=True)
 
 
-def _readyz(wanted: Settings) -> int | None:
+def _readyz(wanted: Settings) -> tuple[int, str]:
     # Not urllib: it would ask the environment's proxy.
     connection = http.client.HTTPConnection(wanted.host, wanted.port, timeout=5)
     try:
         connection.request("GET", "/readyz")
-        return connection.getresponse().status
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(errors="replace")
     except (OSError, http.client.HTTPException):
-        return None
+        return 0, ""
     finally:
         connection.close()

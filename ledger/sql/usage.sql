@@ -9,7 +9,9 @@ WHERE k.usage_id = ANY($1::UUID[]);
 
 -- name: usage_position
 SELECT recorded_at, usage_id FROM usage_records
-WHERE usage_id = $1 AND recorded_at = (SELECT recorded_at FROM usage_keys WHERE usage_id = $1);
+WHERE usage_id = $1 AND recorded_at = (SELECT recorded_at FROM usage_keys WHERE usage_id = $1)
+  AND ($2::UUID IS NULL OR user_id = $2)
+  AND ($3::UUID[] IS NULL OR organization_id = ANY($3));
 
 -- name: list_usage_of_user
 -- Newest first; one more than asked tells whether there is another page.

@@ -35,8 +35,11 @@ async def answers(db: Executor, usage_ids: Sequence[UUID]) -> dict[UUID, PastAns
     }
 
 
-async def usage_position(db: Executor, usage_id: UUID) -> tuple[datetime, UUID] | None:
-    row = await db.fetchrow(QUERIES["usage_position"], usage_id)
+async def usage_position(
+    db: Executor, usage_id: UUID, user_id: UUID | None, organization_ids: Sequence[UUID] | None
+) -> tuple[datetime, UUID] | None:
+    """Where a record stands in a list; None when it is not in that list."""
+    row = await db.fetchrow(QUERIES["usage_position"], usage_id, user_id, organization_ids)
     return None if row is None else (row["recorded_at"], row["usage_id"])
 
 

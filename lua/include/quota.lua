@@ -34,8 +34,9 @@ local function new_counter(field, raw)
   if limit ~= '-' then found.limit = whole(limit) end -- nil: unlimited
   if raw[4] then
     local units, window = string.match(raw[4], '^(%d+) (%d+)$')
-    found.rate, found.window_us = whole(units), whole(window)
-    found.spent, found.spent_at = whole(raw[5]), whole(raw[6])
+    found.rate, found.window_us = whole(units or ''), whole(window or '')
+    -- A plan change may have made the bucket smaller than what was out of it.
+    found.spent, found.spent_at = math.min(whole(raw[5]), found.rate), whole(raw[6])
   end
   return found
 end

@@ -79,7 +79,8 @@ def test_every_variable_in_the_documents_is_read_and_every_one_read_is_documente
     read = set(re.findall(r'read\.\w+\([^"]*"([A-Z_]+)"', source))
     table = (ROOT / "docs" / "configuration.md").read_text()
     documented = set(re.findall(r"^\| `([A-Z_]+)`", table, re.MULTILINE))
-    assert read == documented
+    assert documented - read == {"BILLING_TOKEN"}  # of a command line, not of the service
+    assert read <= documented
     assert settings.SettingError("PORT", "x").variable in documented
 
 
