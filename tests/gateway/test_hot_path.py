@@ -21,7 +21,11 @@ Answer = tuple[int, dict[str, str], bytes]
 def request(
     body: bytes, path: str = f"{BASE}/usage", method: str = "POST", **headers: str
 ) -> bytes:
-    lines = {"Host": "localhost", "Content-Type": "application/json", "Content-Length": str(len(body))}
+    lines = {
+        "Host": "localhost",
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+    }
     lines |= {name.replace("_", "-"): value for name, value in headers.items()}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
     return f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body

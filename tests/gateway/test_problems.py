@@ -81,7 +81,9 @@ async def test_an_extreme_user_id_in_a_path_is_no_internal_error(
 ) -> None:
     reader, writer = await _connected(shared)
     token = shared.token("admin")["Authorization"]
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {token}\r\n\r\n".encode())
+    writer.write(
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {token}\r\n\r\n".encode()
+    )
     assert await _status(reader) in (200, 400, 404)
     writer.close()
 

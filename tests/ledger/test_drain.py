@@ -284,6 +284,7 @@ async def test_a_stopped_partition_does_not_hold_up_the_others(
     for _ in range(BAD_IN_A_ROW + 1):
         await partition.add_raw({"what": b"ever"})
     other = Partition(partition.redis, partition.sql, 1)
+    await partition.sql.execute("INSERT INTO stream_cursor (partition) VALUES (1)")
     await drain.run_once([1])  # vouches
     await other.synchronise()
     await other.add()
