@@ -57,11 +57,12 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _adopt_running(environ: MutableMapping[str, str]) -> None:
-    """Fills in what is not set from the `./run` that uses this data dir, if one does."""
+def _adopt_running(environ: MutableMapping[str, str], *, database: bool) -> None:
+    """Fills in what is not set from the `./run` that uses this data dir, if one does. Raises
+    `SettingError` when a `database` is needed and there is none."""
     runtime = DataDir(Path(environ.get("BILLING_DATA_DIR", "").strip() or ".data")).running()
     if runtime is None:
-        if not (environ.get("DATABASE_URL") or environ.get("DATABASE_URL_FILE")):
+        if database and not (environ.get("DATABASE_URL") or environ.get("DATABASE_URL_FILE")):
             raise SettingError(
                 "DATABASE_URL", "is not set and no ./run is up; start ./run, or set the variables"
             )
@@ -145,7 +146,7 @@ def _migrate(_: argparse.Namespace) -> int:
     from gateway.dev import up as dev
     from ledger import settings
 
-    _adopt_running(os.environ)
+    _adopt_running(os.environ, database=True)
     # A migration job is given the database's variables only.
     given = {name: value for name, value in os.environ.items() if name.startswith("DATABASE_URL")}
     database_url = settings.load({"REDIS_URL": "redis://unused", **given}).database_url
@@ -163,14 +164,14 @@ def _replay_arguments(parser: argparse.ArgumentParser) -> None:
 def _replay(args: argparse.Namespace) -> int:
     from gateway.replay import command as replay
 
-    _adopt_running(os.environ)
+    _adopt_running(os.environ, database=False)
     return asyncio.run(replay.replay(args))
 
 
 def _doctor(_: argparse.Namespace) -> int:
     from gateway import doctor
 
-    _adopt_running(os.environ)
+    _adopt_running(os.environ, database=True)
     return asyncio.run(doctor.doctor(os.environ))
 
 

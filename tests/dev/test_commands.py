@@ -127,6 +127,19 @@ def test_a_wrong_command_is_one_line(
     assert answer.stderr.count("\n") == 1
 
 
+def test_replay_needs_the_service_and_no_database(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("tokens\n1\n")
+    options = ["--users", "1", "--orgs", "0", "--map", "tokens=ai_tokens"]
+    file = str(tmp_path / "rows.csv")
+    answer = call(
+        "replay", file, *options, "--url", "http://127.0.0.1:1", environ=environment(tmp_path)
+    )
+    assert answer.returncode == 1
+    assert "http://127.0.0.1:1" in answer.stderr
+    assert "./run" in answer.stderr
+    assert "DATABASE_URL" not in answer.stderr
+
+
 def test_a_database_out_of_reach_is_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
