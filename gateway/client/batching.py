@@ -130,4 +130,10 @@ def _own(result: object) -> Answer:
     """The answer that `POST /usage` would have given to one record."""
     if not isinstance(result, Mapping) or not isinstance(status := result.get("status"), int):
         return lost("the answer cannot be understood", sent=True)
-    return Answer(status, result, replayed=result.get("replayed") is True)
+    wait = result.get("retry_after")  # a record of a batch has no headers to say it in
+    return Answer(
+        status,
+        result,
+        replayed=result.get("replayed") is True,
+        retry_after=wait if isinstance(wait, int) else None,
+    )
