@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from email.utils import formatdate
 from typing import Any, cast
 
@@ -31,6 +32,7 @@ log = structlog.get_logger()
 NOT_HTTP = "the request is not valid HTTP"
 MAX_HEAD = 16 * 1024
 MESSAGE_S = 10  # to send one request, head and body, or to read its answer
+FIRST_REQUEST_S = 1  # for a new connection to send something, when we are asked to stop
 BUSY_S = 30  # longer than anything behind takes; beyond it something is wrong
 IDLE_S = 75
 
@@ -69,6 +71,14 @@ class HotPath:
         """Takes no further request on any connection and lets those under way be answered."""
         self.closing = True
         for connection in list(self.connections):
+            if connection.between_requests:
+                connection.close_when_idle()
+        # A connection that was only just accepted has its first request on the way, others may
+        # have sent a part of one.
+        if self.connections:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), FIRST_REQUEST_S)
+        for connection in list(self.connections):
             connection.close_when_idle()
         if self.connections:
             await self._emptied.wait()
@@ -92,6 +102,7 @@ class Connection(asyncio.Protocol):
         self._busy = False
         self._clogged = False
         self._ended = False
+        self._used = False  # has sent a request
         self._since = clock.monotonic()
         self._task: asyncio.Task[None] | None = None
 
@@ -108,6 +119,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if not self._buffer and not self._busy:
             self._since = clock.monotonic()
+        self._used = True
         self._buffer += data
         if not self._busy and not self._clogged:
             self._next()
@@ -145,6 +157,10 @@ class Connection(asyncio.Protocol):
             )
         elif not self._buffer and waited > IDLE_S:
             self._transport.close()
+
+    @property
+    def between_requests(self) -> bool:
+        return self._used and not self._busy and not self._buffer
 
     def close_when_idle(self) -> None:
         if self._transport is not None and self._clogged:
