@@ -71,7 +71,7 @@ def parse(argv: Sequence[str], data_dir: Path) -> Request:
     parser = argparse.ArgumentParser(
         prog="./run bench",
         description="Measures the gateway against its peers and its targets. "
-        "The full run takes about ten minutes, and meanwhile 5 GB in DIR.",
+        "The full run is estimated at ten minutes, and meanwhile 5 GB in DIR.",
     )
     parser.add_argument("--quick", action="store_true", help="under two minutes, less exact")
     parser.add_argument("--rounds", type=int, metavar="N", help="interleaved rounds (3 or more)")

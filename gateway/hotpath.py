@@ -142,6 +142,8 @@ class Connection(asyncio.Protocol):
         self._clogged = False
         if not self._busy:
             self._go_on()
+        elif self._transport is not None:
+            self._transport.resume_reading()
 
     def expire(self, now: float) -> None:
         if self._transport is None:
@@ -258,10 +260,12 @@ class Connection(asyncio.Protocol):
                 outcome = settled(future)
                 if outcome is None:
                     self._slowly(principal, body, key, began)
-                else:
-                    self._send(*shared.usage.answer(event, places, outcome), began)
+                    return
+                said, headers = shared.usage.answer(event, places, outcome)
             except Exception as error:
                 self._fail(error, began)
+                return
+            self._send(said, headers, began)  # outside: what fails after it is no second answer
 
         future.add_done_callback(decided)
 
@@ -270,9 +274,11 @@ class Connection(asyncio.Protocol):
 
         async def record() -> None:
             try:
-                self._send(*await self._shared.usage.record(principal, body, key), began)
+                said, headers = await self._shared.usage.record(principal, body, key)
             except Exception as error:
                 self._fail(error, began)
+                return
+            self._send(said, headers, began)
 
         self._task = asyncio.ensure_future(record())
 
@@ -314,7 +320,7 @@ class Connection(asyncio.Protocol):
             return
         if self._shared.closing or (self._ended and not self._buffer):
             self._transport.close()
-        elif not self._clogged:
+        elif self._buffer and not self._clogged:
             # Not at once: many pipelined requests would nest as deep.
             self._busy = True
             asyncio.get_running_loop().call_soon(self._go_on)

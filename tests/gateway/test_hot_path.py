@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from gateway.hotpath import Connection
 from gateway.usage import Usage
 from tests.conftest import BASE, Service
 from tests.gateway.corpus import BODIES, RECORDS, record
@@ -166,6 +167,26 @@ async def test_many_pipelined_refusals_are_answered(shared: Service) -> None:
     client = await Client.of(shared)
     client.writer.write(request(usage("ada"), Authorization="Bearer x") * 2000)
     for _ in range(2000):
+        assert (await client.answer())[0] == 401
+    client.writer.close()
+
+
+async def test_a_client_that_reads_late_is_waited_for_and_gets_every_answer(
+    shared: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers that nobody reads must not pile up here without bound."""
+    clogged = asyncio.Event()
+    real = Connection.pause_writing
+
+    def paused(connection: Connection) -> None:
+        clogged.set()
+        real(connection)
+
+    monkeypatch.setattr(Connection, "pause_writing", paused)
+    client = await Client.of(shared)
+    client.writer.write(request(usage("ada"), Authorization="Bearer x") * 30_000)
+    await asyncio.wait_for(clogged.wait(), 20)
+    for _ in range(30_000):
         assert (await client.answer())[0] == 401
     client.writer.close()
 
