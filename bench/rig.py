@@ -119,11 +119,13 @@ class Rig:
 
     async def appended(self) -> tuple[int, int]:
         """Stream entries ever made, and how many of them the ledger has drained."""
-        pipeline = self.redis.client.pipeline(transaction=False)
+        pipeline = self.redis.client.pipeline(transaction=True)  # a trim between would show twice
         for partition in range(PARTITIONS):
-            pipeline.hmget(keys.meta(partition), "appended", "drained")
-        counts = await pipeline.execute()
-        return sum(int(one[0] or 0) for one in counts), sum(int(one[1] or 0) for one in counts)
+            pipeline.hmget(keys.meta(partition), "drained", "retained").xlen(keys.stream(partition))
+        said = await pipeline.execute()
+        drained = sum(int(one or 0) for one, _ in said[::2])
+        retained = sum(int(one or 0) for _, one in said[::2])
+        return drained + sum(said[1::2]) - retained, drained
 
 
 async def _rewritten(redis: RedisConnection) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from uuid import UUID
 
 import msgspec
 import structlog
 
-from gateway.lane import Lane
+from gateway.lane import Done, Lane
 from gateway.problems import Kind, Problem, unavailable
 from ledger import db, store
 from ledger.domain.usage import ms_of
@@ -95,9 +96,19 @@ class Admission:
 
     async def _ask(self, asked: Mapping[int, Event]) -> dict[int, Answer | BaseException]:
         """What the script says to each event, or the error that kept it from saying it."""
-        futures = [self._lane.submit(event) for event in asked.values()]
-        said = await asyncio.gather(*futures, return_exceptions=True)
-        return dict(zip(asked, said, strict=True))
+        said: dict[int, Answer | BaseException] = {}
+        all_said = asyncio.get_running_loop().create_future()
+
+        def done(index: int, outcome: Answer | BaseException) -> None:
+            said[index] = outcome
+            if len(said) == len(asked) and not all_said.done():
+                all_said.set_result(None)
+
+        for index, event in asked.items():
+            self._lane.submit(event, partial(done, index))
+        if asked:
+            await all_said
+        return said
 
     async def _vouch_for(
         self, asked: Mapping[int, Event], outcomes: Outcomes, since: float
@@ -158,9 +169,9 @@ class Admission:
             for i, usage_id in zip(indexes, ids, strict=True)
         }
 
-    def submit(self, event: Event) -> asyncio.Future[Answer]:
+    def submit(self, event: Event, done: Done) -> None:
         """Sends one event; for callers who fall back to `record` when `settled` says so."""
-        return self._lane.submit(event)
+        self._lane.submit(event, done)
 
     async def check(self, who: bytes, usage_type: str, units: int) -> tuple[int, CheckAnswer]:
         """What recording would answer now, and the service's time (ms)."""
@@ -236,10 +247,9 @@ class Admission:
             ) from None
 
 
-def settled(future: asyncio.Future[Answer]) -> Answer | Problem | None:
+def settled(outcome: Answer | BaseException) -> Answer | Problem | None:
     """The answer of a submitted event; None when the ledger must be asked first: then nothing was
     recorded and `record` does the rest."""
-    outcome = future.exception() or future.result()
     if isinstance(outcome, Answer) and outcome.outcome in _NEEDS_LEDGER:
         return None
     return _final(outcome)

@@ -48,6 +48,7 @@ class Wired(NamedTuple):
     app: web.Application
     authenticator: Authenticator
     usage: Usage
+    quotas: Quotas
 
 
 def wire(settings: Settings, keys: KeySet) -> Wired:
@@ -70,11 +71,12 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
         keys, DEV_ISSUER, settings.auth_audience, anonymous=settings.is_dev
     )
     usage = Usage(admission, accounts, usage_types)
+    quotas = Quotas(admission, accounts, usage_types)
     api = _Api(
         authenticator,
         usage,
         UsageLists(accounts, pool),
-        Quotas(admission, accounts, usage_types),
+        quotas,
         Subscriptions(accounts, pool, settings.default_tier),
         Probes(redis, pool, settings.partitions),
     )
@@ -92,7 +94,7 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
             pool.terminate()
 
     app.cleanup_ctx.append(connections)
-    return Wired(app, authenticator, usage)
+    return Wired(app, authenticator, usage, quotas)
 
 
 class _Api:

@@ -11,8 +11,8 @@ import msgspec
 
 from ledger import db, loops, migrate, settings, store
 from ledger.domain.usage import ms_of
-from lua import keys
 from lua.connection import RedisConnection, RedisUnavailable
+from lua.standing import standing
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -159,11 +159,9 @@ async def _together(
 async def _partitions(connection: db.Connection, redis: RedisConnection) -> AsyncIterator[Finding]:
     lag, foreign = 0, []
     for row in await store.cursors(connection):
-        replid, appended, drained = await redis.run(
-            "HMGET", keys.meta(row.partition), "replid", "appended", "drained"
-        )
-        lag += int(appended or 0) - int(drained or 0)
-        if replid is not None and replid.decode() != row.replid:
+        partition = await standing(redis, row.partition)
+        lag += partition.undrained
+        if partition.replid not in (None, row.replid):
             foreign.append(str(row.partition))
     if foreign:
         yield Finding(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
+import msgspec
+
 from gateway.routes import BASE
 
-URL = f"{BASE}/usage".encode()
 MAX_BODY = 64 * 1024  # a larger one is unusual; aiohttp has the limit that is answered
 _JSON = (b"application/json", b"application/json; charset=utf-8")
 _UNUSUAL = {b"transfer-encoding", b"expect", b"upgrade", b"content-encoding", b"connection"}
@@ -15,6 +18,28 @@ _WANTED = {
     b"content-length",
     b"host",
 }
+_POSTS = {
+    f"{BASE}/usage".encode(): "record_usage",
+    f"{BASE}/usage/batch".encode(): "record_usage_batch",
+    f"{BASE}/quota/check".encode(): "check_quota",
+}
+# Plain names only: what is escaped, or asks for more, is for aiohttp to read.
+_QUOTA = re.compile(
+    f"{BASE}/quota/(?!check$)([A-Za-z0-9._-]+)(?:\\?organization_id=([A-Za-z0-9._-]+))?$".encode()
+)
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What a request is for: a route of the table by name, and the values in its path."""
+
+    name: str
+    path: str
+    user_id: str = ""
+    organization_id: str | None = None
+
+
+_TARGETS = {url: Target(name, url.decode()) for url, name in _POSTS.items()}
+_NOWHERE = Target("", "")
 
 
 class Head:
@@ -24,33 +49,56 @@ class Head:
         self.clear()
 
     def clear(self) -> None:
-        self.usual = True
-        self.length = 0
-        self._found: dict[bytes, bytes] = {}
         self.complete = False
+        self.length = 0
+        self.target = _NOWHERE
+        self._url = b""
+        self._usual = True
+        self._found: dict[bytes, bytes] = {}
 
     def on_url(self, url: bytes) -> None:
-        if url != URL:
-            self.usual = False
+        self._url += url  # in pieces when it is long
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         if name in _WANTED:
             if name in self._found:
-                self.usual = False  # given twice: which is meant is for the strict way to say
+                self._usual = False  # given twice: which is meant is for the strict way to say
             self._found[name] = value
         elif name in _UNUSUAL and not (name == b"connection" and value.lower() == b"keep-alive"):
-            self.usual = False
+            self._usual = False
 
     def on_headers_complete(self) -> None:
         self.complete = True
-        length = self._found.get(b"content-length", b"")
-        if not length.isdigit() or not 0 < int(length) <= MAX_BODY:
-            self.usual = False
-            return
-        self.length = int(length)
-        if self._found.get(b"content-type", b"").lower() not in _JSON:
-            self.usual = False
+
+    def is_served(self, method: bytes, version: str) -> bool:
+        """Whether the request is one of ours, and plain; then `target` and `length` are known."""
+        if not self._usual or version != "1.1":
+            return False
+        if method == b"POST":
+            return self._is_post()
+        return method == b"GET" and self._is_get()
+
+    def _is_post(self) -> bool:
+        target, found = _TARGETS.get(self._url), self._found
+        length = found.get(b"content-length", b"")
+        if target is None or not length.isdigit() or not 0 < int(length) <= MAX_BODY:
+            return False
+        self.target, self.length = target, int(length)
+        return found.get(b"content-type", b"").lower() in _JSON
+
+    def _is_get(self) -> bool:
+        found = _QUOTA.match(self._url)
+        if found is None or self._found.get(b"content-length", b"0") != b"0":
+            return False
+        user, organization = found.groups()
+        self.target = Target(
+            "read_quota",
+            self._url.partition(b"?")[0].decode(),
+            user.decode(),
+            None if organization is None else organization.decode(),
+        )
+        return True
 
     def text(self, name: bytes) -> str | None:
         """A header as aiohttp would read it."""

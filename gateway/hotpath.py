@@ -1,9 +1,8 @@
-"""The hot route without a framework: `POST /usage` on a raw protocol.
+"""The hot routes without a framework, on a raw protocol.
 
 Every other route, and every request that is unusual in any way, goes to aiohttp on the same
-connection, which from then on owns it. Both ways share the functions that authenticate, validate
-and answer (`gateway.usage`), so they cannot differ in what they say. Our own because aiohttp's
-request and response objects alone cost more than the whole of this.
+connection, which from then on owns it. Our own because aiohttp's request and response objects
+alone cost more than the whole of this.
 """
 
 from __future__ import annotations
@@ -12,22 +11,15 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
-from typing import Any, cast
+from typing import cast
 
 import httptools
-import structlog
 
 from gateway import metrics
-from gateway.admission import settled
-from gateway.auth import Authenticator
-from gateway.head import MAX_BODY, URL, Head
-from gateway.known import Unknown
-from gateway.problems import CONTENT_TYPE, Kind, Problem
-from gateway.usage import Usage
+from gateway.head import MAX_BODY, Head
+from gateway.hotroutes import HotRoutes, Reply, refusal
+from gateway.problems import Kind, Problem, unavailable
 from ledger import clock
-from lua.scripts import Answer
-
-log = structlog.get_logger()
 
 NOT_HTTP = "the request is not valid HTTP"
 MAX_HEAD = 16 * 1024
@@ -42,13 +34,15 @@ class HotPath:
 
     def __init__(
         self,
-        authenticator: Authenticator,
-        usage: Usage,
+        routes: HotRoutes,
         fallback: Callable[[], asyncio.Protocol],
+        handed_over: Callable[[], int],
+        most: int,
     ) -> None:
-        self.authenticator = authenticator
-        self.usage = usage
+        self.routes = routes
         self.fallback = fallback
+        self._handed_over = handed_over
+        self._most = most
         self.connections: set[Connection] = set()
         self.date = b""
         self.closing = False
@@ -56,6 +50,11 @@ class HotPath:
 
     def __call__(self) -> Connection:
         return Connection(self)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are more connections than may be, those that aiohttp has included."""
+        return len(self.connections) + self._handed_over() > self._most
 
     async def sweep(self) -> None:
         """Closes connections that take too long over a request, or say nothing; once a second,
@@ -104,13 +103,15 @@ class Connection(asyncio.Protocol):
         self._ended = False
         self._used = False  # has sent a request
         self._since = clock.monotonic()
-        self._task: asyncio.Task[None] | None = None
+        self._began = 0.0  # the request being answered
 
     # From the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._shared.connections.add(self)
+        if self._shared.is_full:
+            self._hang_up(unavailable("this process has as many connections as it may have"))
 
     def connection_lost(self, _: Exception | None) -> None:
         self._shared.forget(self)
@@ -181,11 +182,13 @@ class Connection(asyncio.Protocol):
         if len(self._buffer) < whole:
             return
         body = self._buffer[self._head_size : whole]
-        self._parser.feed_data(body)
+        if body:
+            self._parser.feed_data(body)
         self._buffer = self._buffer[whole:]
         self._head_size = 0
         self._busy = True
-        self._record(body)
+        self._began = clock.monotonic()
+        self._shared.routes.serve(self._head, body, self._answer)
 
     def _take_head(self) -> bool:
         self._buffer = self._buffer.lstrip(b"\r\n")  # blank lines between requests mean nothing
@@ -204,15 +207,11 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._hang_up(Problem(Kind.INVALID_REQUEST, NOT_HTTP))
             return False
-        parser = self._parser
         if not self._head.complete:
             self._hang_up(Problem(Kind.INVALID_REQUEST, NOT_HTTP))
             return False
-        if (
-            not self._head.usual
-            or parser.get_method() != b"POST"
-            or parser.get_http_version() != "1.1"
-        ):
+        parser = self._parser
+        if not self._head.is_served(parser.get_method(), parser.get_http_version()):
             self._hand_over()
             return False
         self._head_size = len(head)
@@ -221,7 +220,7 @@ class Connection(asyncio.Protocol):
     def _hang_up(self, problem: Problem) -> None:
         """Refuses what cannot be read and closes: where the next request begins is not known."""
         self._buffer = b""
-        self._refuse(problem)
+        self._write(refusal(problem, None))
         if self._transport is not None:
             self._transport.close()
 
@@ -237,84 +236,12 @@ class Connection(asyncio.Protocol):
         other.data_received(self._buffer)
         self._buffer = b""
 
-    def _record(self, body: bytes) -> None:
-        began = clock.monotonic()
-        shared, head = self._shared, self._head
-        try:
-            principal = shared.authenticator.principal(
-                head.text(b"authorization"), head.text(b"host")
-            )
-            key = head.text(b"idempotency-key")
-            try:
-                event, places = shared.usage.event(principal, body, key)
-            except Unknown:
-                self._slowly(principal, body, key, began)
-                return
-            future = shared.usage.submit(event)
-        except Exception as error:
-            self._fail(error, began)
-            return
-
-        def decided(future: asyncio.Future[Answer]) -> None:
-            try:
-                outcome = settled(future)
-                if outcome is None:
-                    self._slowly(principal, body, key, began)
-                    return
-                said, headers = shared.usage.answer(event, places, outcome)
-            except Exception as error:
-                self._fail(error, began)
-                return
-            self._send(said, headers, began)  # outside: what fails after it is no second answer
-
-        future.add_done_callback(decided)
-
-    def _slowly(self, principal: Any, body: bytes, key: str | None, began: float) -> None:
-        """The same, where the ledger must be asked first."""
-
-        async def record() -> None:
-            try:
-                said, headers = await self._shared.usage.record(principal, body, key)
-            except Exception as error:
-                self._fail(error, began)
-                return
-            self._send(said, headers, began)
-
-        self._task = asyncio.ensure_future(record())
-
     # The answer
 
-    def _fail(self, error: Exception, began: float) -> None:
-        if isinstance(error, Problem):
-            self._refuse(error, began)
-            return
-        # Answered before it is logged: a log that cannot be written must not cost the answer.
-        self._refuse(Problem(Kind.INTERNAL, "an unexpected error; it was logged"), began)
-        log.error("internal_error", path=URL.decode(), method="POST", exc_info=error)
-
-    def _send(self, body: bytes, headers: dict[str, str], began: float) -> None:
-        self._write(b"201 Created", b"application/json", headers, body)
-        self._done(201, began)
-
-    def _refuse(self, problem: Problem, began: float | None = None) -> None:
-        status = b"%d %s" % (problem.kind.status, problem.kind.title.encode())
-        body = problem.body(URL.decode())
-        self._write(status, CONTENT_TYPE.encode(), problem.headers, body)
-        if began is not None:
-            self._done(problem.kind.status, began)
-
-    def _write(self, status: bytes, kind: bytes, headers: dict[str, str], body: bytes) -> None:
-        if self._transport is None:
-            return
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
-        self._transport.write(
-            b"HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %d\r\nDate: %s\r\n%s\r\n%s"
-            % (status, kind, len(body), self._shared.date, lines, body)
-        )
-
-    def _done(self, status: int, began: float) -> None:
+    def _answer(self, reply: Reply) -> None:
+        self._write(reply)
         self._since = clock.monotonic()
-        metrics.answered("record_usage", status, self._since - began)
+        metrics.answered(self._head.target.name, reply.status, self._since - self._began)
         self._busy = False
         if self._transport is None:
             return
@@ -324,6 +251,23 @@ class Connection(asyncio.Protocol):
             # Not at once: many pipelined requests would nest as deep.
             self._busy = True
             asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _write(self, reply: Reply) -> None:
+        if self._transport is None:
+            return
+        headers = reply.headers
+        lines = "".join([f"{name}: {headers[name]}\r\n" for name in headers]).encode()
+        self._transport.write(
+            b"HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %d\r\nDate: %s\r\n%s\r\n%s"
+            % (
+                reply.line,
+                reply.content_type,
+                len(reply.body),
+                self._shared.date,
+                lines,
+                reply.body,
+            )
+        )
 
     def _go_on(self) -> None:
         """Takes up reading again, and what has been read meanwhile."""

@@ -3,70 +3,114 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections.abc import Callable
 
-from gateway.problems import unavailable
+import msgspec
+
+from gateway.fair import FairQueue
+from gateway.problems import Problem, unavailable
 from lua.connection import RedisUnavailable
+from lua.keys import tenant_of
 from lua.scripts import Answer, Event, Scripts
 
 CALL_EVENTS = 128  # events in one script call: Redis serves nobody else meanwhile (a few ms)
 CALLS = 2  # under way at once: one is decided by Redis while the next is gathered here
 WAITING_EVENTS = 10_000  # beyond it an early 503 beats a late answer
+WAIT_S = 0.25  # for a call to be made; later than this, an answer would be of no use
+SHED_S = 0.05  # how often those who have waited too long are looked for
+
+Done = Callable[[Answer | BaseException], None]
+"""Told what became of an event; never raises."""
+
+
+class _Waiting(msgspec.Struct, frozen=True, gc=False):
+    event: Event
+    done: Done
+    since: float
 
 
 class Lane:
     """Events on their way to one Redis server. A call takes all that came while the calls before
-    it were under way, so that calls grow with the load instead of their number."""
+    it were under way, so that calls grow with the load instead of their number. More than one
+    call's worth waits by organisation, each in turn; and nobody waits for longer than `WAIT_S`."""
 
     def __init__(self, scripts: Scripts, enforce: bool, cap: int) -> None:
         self._scripts = scripts
         self._enforce = enforce
         self._cap = cap
-        self._waiting: deque[tuple[Event, asyncio.Future[Answer]]] = deque()
+        self._next: list[_Waiting] = []  # the next call
+        self._later: FairQueue[_Waiting] = FairQueue()
         self._calls = 0
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
+        self._shedding: asyncio.TimerHandle | None = None
         self.acked: dict[int, str] = {}  # by partition: the last stream id answered for
 
-    def submit(self, event: Event) -> asyncio.Future[Answer]:
-        """Sends the event at the end of this tick, or with a later call when Redis is busy."""
-        future: asyncio.Future[Answer] = self._loop.create_future()
-        if len(self._waiting) >= WAITING_EVENTS:
-            future.set_exception(unavailable("too many requests are waiting for Redis"))
-            return future
-        self._waiting.append((event, future))
-        if not self._scheduled and self._calls < CALLS:
-            self._scheduled = True
-            self._loop.call_soon(self._start)
-        return future
+    def submit(self, event: Event, done: Done) -> None:
+        """Sends the event at the end of this tick, or with a later call when Redis is busy; one
+        of them calls `done`."""
+        waiting = _Waiting(event, done, self._loop.time())
+        if len(self._next) < CALL_EVENTS and not self._later:
+            self._next.append(waiting)
+        elif len(self._later) < WAITING_EVENTS:
+            self._later.put(tenant_of(event.who), waiting)
+        else:
+            done(_late())
+            return
+        if self._calls < CALLS:
+            if not self._scheduled:
+                self._scheduled = True
+                self._loop.call_soon(self._start)
+        elif self._shedding is None:
+            self._shedding = self._loop.call_later(SHED_S, self._shed)
 
     def _start(self) -> None:
         self._scheduled = False
-        while self._waiting and self._calls < CALLS:
-            count = min(len(self._waiting), CALL_EVENTS)
-            taken = [self._waiting.popleft() for _ in range(count)]
+        while self._next and self._calls < CALLS:
+            taken, self._next = self._next, []
+            while self._later and len(self._next) < CALL_EVENTS:
+                self._next.append(self._later.take())
             self._calls += 1
             asyncio.ensure_future(self._call(taken))  # noqa: RUF006 - ends by itself, counted
 
-    async def _call(self, taken: list[tuple[Event, asyncio.Future[Answer]]]) -> None:
+    async def _call(self, taken: list[_Waiting]) -> None:
+        answered = 0
         try:
-            recorded = await self._scripts.record(
-                [event for event, _ in taken], enforce=self._enforce, cap=self._cap
-            )
-        except Exception as error:  # whatever it is, it is these callers' and nobody else's
-            for _, future in taken:
-                if not future.done():
-                    future.set_exception(error)
-        else:
+            try:
+                recorded = await self._scripts.record(
+                    [one.event for one in taken], enforce=self._enforce, cap=self._cap
+                )
+            finally:
+                self._calls -= 1
+                self._start()
+            await asyncio.sleep(0)  # the next call is sent before these are answered
             self.acked |= recorded.last_ids
-            for (_, future), answer in zip(taken, recorded.answers, strict=True):
-                if not future.done():
-                    future.set_result(answer)
+            for one, answer in zip(taken, recorded.answers, strict=True):
+                answered += 1
+                one.done(answer)
+        except Exception as error:  # whatever it is, it is these callers' and nobody else's
+            while answered < len(taken):
+                answered += 1
+                taken[answered - 1].done(error)
         finally:
-            for _, future in taken:  # however this ended: nobody may wait for ever
-                if not future.done():
-                    future.set_exception(
-                        RedisUnavailable("the call was given up", outcome_unknown=True)
-                    )
-            self._calls -= 1
-            self._start()
+            for one in taken[answered:]:  # however this ended: nobody may wait for ever
+                one.done(RedisUnavailable("the call was given up", outcome_unknown=True))
+
+    def _shed(self) -> None:
+        """Refuses those who have waited too long: Redis is slow, or does not answer."""
+        self._shedding = None
+        oldest = self._loop.time() - WAIT_S
+        late = [one for one in self._next if one.since < oldest]
+        if late:
+            self._next = [one for one in self._next if one.since >= oldest]
+        late += self._later.drop(lambda one: one.since < oldest)
+        while self._later and len(self._next) < CALL_EVENTS:
+            self._next.append(self._later.take())
+        if self._next:
+            self._shedding = self._loop.call_later(SHED_S, self._shed)
+        for one in late:
+            one.done(_late())
+
+
+def _late() -> Problem:
+    return unavailable("too many requests are waiting for Redis; nothing was recorded")

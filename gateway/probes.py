@@ -9,9 +9,9 @@ import msgspec
 
 from gateway import metrics
 from ledger import db, store
-from lua import keys
 from lua.connection import RedisUnavailable
 from lua.multiplexer import Multiplexer
+from lua.standing import standing
 
 LAGGING_ENTRIES = 50_000  # about what a ledger drains in two seconds
 POSTGRES_PATIENCE_S = 1.0
@@ -68,17 +68,14 @@ class Probes:
     async def _lag(self) -> tuple[int, bool]:
         """Undrained entries, and whether every partition vouches for the server that answers."""
         info = await self._redis.run("INFO", "replication")
-        replies = await asyncio.gather(
-            *(
-                self._redis.run("HMGET", keys.meta(one), "replid", "appended", "drained")
-                for one in range(self._partitions)
-            )
+        partitions = await asyncio.gather(
+            *(standing(self._redis, one) for one in range(self._partitions))
         )
-        lag = sum(int(appended or 0) - int(drained or 0) for _, appended, drained in replies)
+        lag = sum(one.undrained for one in partitions)
         metrics.LAG.set(lag)
         found = re.search(rb"master_replid:([0-9a-f]+)", info)
-        replid = found.group(1) if found else None
-        return lag, all(vouched == replid for vouched, _, _ in replies)
+        replid = found.group(1).decode() if found else None
+        return lag, all(one.replid == replid for one in partitions)
 
     async def _durability(self) -> dict[str, str]:
         found: dict[str, str] = {}

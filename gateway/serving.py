@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -14,13 +16,26 @@ from joserfc.jwk import ECKey, KeySet
 
 from gateway.app import wire
 from gateway.hotpath import NOT_HTTP, HotPath
+from gateway.hotroutes import HotRoutes
 from gateway.problems import CONTENT_TYPE, Kind, Problem
 from ledger.settings import Settings
 
 BACKLOG = 1024
 # Kubernetes kills after 30 s; aiohttp's own default would still be waiting.
 SHUTDOWN_S = 20
+OTHER_FILES = 64  # Redis, Postgres, logs, the listening socket, room to accept and refuse
 KEEPALIVE_S = 75
+
+
+def _open_files() -> int:
+    """How many files this process may open, after asking for all it can get."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return sys.maxsize if most == resource.RLIM_INFINITY else most
+
+
+def _open_connections(server: web.Server) -> int:
+    return len(server.connections)
 
 
 class _Behind(RequestHandler):
@@ -68,7 +83,12 @@ async def serving(
             auto_decompress=False,
             keepalive_timeout=KEEPALIVE_S,
         )
-        hot = HotPath(wired.authenticator, wired.usage, behind)
+        hot = HotPath(
+            HotRoutes(wired.authenticator, wired.usage, wired.quotas),
+            behind,
+            partial(_open_connections, runner.server),
+            min(settings.gateway_connections, _open_files() - OTHER_FILES),
+        )
         sweeper = asyncio.ensure_future(hot.sweep())
         try:
             loop = asyncio.get_running_loop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import lru_cache, partial
 from typing import Any
 from uuid import UUID
@@ -14,6 +13,7 @@ from gateway.accounts import Accounts
 from gateway.admission import Admission
 from gateway.auth import Action, Principal
 from gateway.known import knowing
+from gateway.lane import Done
 from gateway.messages import (
     BATCH_RECORDS,
     BatchAnswer,
@@ -59,9 +59,9 @@ class Usage:
         request = decode(usage_decoder, body, Kind.INVALID_USAGE)
         return self._event(principal, request, idempotency_key(header_key))
 
-    def submit(self, event: Event) -> asyncio.Future[Answer]:
-        """Sends the event; `gateway.admission.settled` tells what to make of the future."""
-        return self._admission.submit(event)
+    def submit(self, event: Event, done: Done) -> None:
+        """Sends the event; `gateway.admission.settled` tells what to make of the outcome."""
+        self._admission.submit(event, done)
 
     def answer(
         self, event: Event, places: int, answer: Answer | Problem

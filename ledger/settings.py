@@ -36,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     quota_enforcement: bool = True
     data_dir: Path = Path(".data")
     gateway_workers: int = 1
+    gateway_connections: int = 10_000
     partitions: int = 16
     durability: Literal["dev-fast", "default"] = "default"
     stream_retention_seconds: int = 600
@@ -62,6 +63,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         quota_enforcement=read.boolean("QUOTA_ENFORCEMENT", True),
         data_dir=Path(read.text("BILLING_DATA_DIR", ".data")),
         gateway_workers=read.integer("GATEWAY_WORKERS", 1, 1, 256),
+        gateway_connections=read.integer("GATEWAY_CONNECTIONS", 10_000, 1, 1_000_000),
         partitions=read.integer("PARTITIONS", 16, 1, 1024),
         durability=read.choice(  # type: ignore[arg-type]
             "DURABILITY", "default", ("dev-fast", "default")

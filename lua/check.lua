@@ -30,29 +30,32 @@ if not meta then return { 1, 0 } end
 local enforce, usage_type, units = ARGV[1] == '1', ARGV[2], tonumber(ARGV[3])
 
 local function decide()
-  local user, user_counter = quota(KEYS[2], usage_type, meta)
-  local counters, missing, pool = { user_counter }, user_counter and 0 or 1, nil
-  if KEYS[3] then
-    pool, counters[2] = quota(KEYS[3], usage_type, meta)
-    if not counters[2] then missing = missing + 2 end
+  local user, pool = read_counter(KEYS[2], usage_type, meta), nil
+  if KEYS[3] then pool = read_counter(KEYS[3], usage_type, meta) end
+  if not user or pool == false then
+    local missing = (user and 0 or 1) + (pool == false and 2 or 0)
+    return { MISS, false, 0, 0, 0, 0, missing }
   end
-  if missing > 0 then return { MISS, false, 0, 0, 0, 0, missing } end
-  if user.blocked then return { BLOCKED, false, 0, 0, 0, 0, user.blocked } end
-  for _, one in ipairs(counters) do
-    if one.used + one.held + units > MAX_UNITS then return { OVERFLOW } end
+  if user[BLOCKED] then return { BLOCKED, false, 0, 0, 0, 0, user[BLOCKED] } end
+  if user[USED] + user[HELD] + units > MAX_UNITS
+    or pool and pool[USED] + pool[HELD] + units > MAX_UNITS then
+    return { OVERFLOW }
   end
-  local denied, scope, bound, wait_us = verdict(counters, units, enforce, meta.now_us)
-  local tight, tight_counter, remaining = tightest(counters)
-  local holder = (scope or tight) == 2 and pool or user
-  if denied == 'rate' then
-    return { RATE_LIMITED, bound.rate - bound.spent, scope, bound.rate, holder.starts, holder.ends,
-      { math.ceil(wait_us / 1000), bound.window_us / 1000000 } }
+  if enforce then
+    local denied, scope, bound, wait_us = verdict(user, pool, units, meta.now_us)
+    if denied == 'quota' then
+      return { DENIED, left(bound), scope, bound[LIMIT], tonumber(bound[STARTS]), bound[ENDS] }
+    elseif denied then
+      local rate = bound[RATE]
+      return { RATE_LIMITED, rate.units - rate.spent, scope, rate.units,
+        tonumber(bound[STARTS]), bound[ENDS],
+        { math.ceil(wait_us / 1000), rate.window_us / 1000000 } }
+    end
   end
-  if denied then
-    return { DENIED, left(bound), scope, bound.limit, holder.starts, holder.ends }
-  end
-  return { ALLOWED, remaining or false, tight, tight_counter and tight_counter.limit or 0,
-    holder.starts, holder.ends }
+  local tight, bound, remaining = tightest(user, pool)
+  bound = bound or user
+  return { ALLOWED, remaining or false, tight, tight > 0 and bound[LIMIT] or 0,
+    tonumber(bound[STARTS]), bound[ENDS] }
 end
 
 return { 0, meta.now_ms, decide() }

@@ -36,9 +36,14 @@ def is_pool(subject: bytes) -> bool:
     return subject[:1] == b"o" and len(subject) == 17
 
 
+def tenant_of(subject: bytes) -> bytes:
+    """The organisation of a subject, or the user of a personal account."""
+    return subject[:17]
+
+
 def partition_of(subject: bytes, partitions: int) -> int:
     """The partition of a subject: of its organisation when it has one."""
-    return crc32(subject[:17]) % partitions
+    return crc32(tenant_of(subject)) % partitions
 
 
 def subject_text(subject: bytes) -> str:

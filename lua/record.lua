@@ -10,7 +10,8 @@ KEYS[1] stream
 KEYS[2] meta
 KEYS[3] receipts   prefix of the partition's receipt hashes
 ...                the same three for every further partition
-KEYS[4] quotas...  quota hashes, after the keys of all partitions
+KEYS[4] counters...  the quota hash of each counter, after the keys of all partitions; a counter
+                     is one usage type of one quota
 
 ARGV[1] partitions  how many the keys name
 ARGV[2] enforce     0: hard limits and rate windows only count (QUOTA_ENFORCEMENT=false)
@@ -18,8 +19,8 @@ ARGV[3] cap         undrained entries of a partition beyond which nothing more i
 ARGV[4] ttl         seconds a quota hash lives after its last use
 
 EVENT[1] partition    place among the partitions, from 1
-EVENT[2] user_quota   place among the quotas, from 1
-EVENT[3] pool_quota   place among the quotas, 0 for a personal account
+EVENT[2] user         place among the counters, from 1
+EVENT[3] pool         place among the counters, 0 for a personal account
 EVENT[4] who          subject: 'u' user, or 'o' organisation user (raw UUID bytes)
 EVENT[5] usage_id     raw UUID bytes
 EVENT[6] fingerprint  8 bytes of the body's hash; empty without idempotency key
@@ -59,30 +60,39 @@ local FORGETFUL_MS = 86400000 -- after an epoch bump, receipts of one day may be
 local REFRESH_MS = 3600000 -- how often a quota's time to live is renewed
 
 local partitions, enforce, cap, ttl = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[3]), ARGV[4]
-local quotas_before = partitions * KEYS_OF_PARTITION
+local counters_before = partitions * KEYS_OF_PARTITION
+local call = redis.call
 
-local parts = {}
+local parts = {} -- by place; false where this server is not vouched for
+local counters = {} -- by place; false where the quota must be loaded
+local made = {} -- receipts of earlier events of this call, by usage id
+local entries = {} -- what to append, in order
 
 local function partition(place)
   local part = parts[place]
-  if part then return part end
+  if part ~= nil then return part end
   local at = (place - 1) * KEYS_OF_PARTITION
-  part = {
-    stream = KEYS[at + 1], meta_key = KEYS[at + 2], meta = fence(KEYS[at + 2]),
-    entries = {}, -- what to append, in order
-    seen = {}, -- receipts made by earlier events of this call
-  }
-  local meta = part.meta
+  local meta = fence(KEYS[at + 2])
   if meta then
-    part.today, part.yesterday = receipt_days(KEYS[at + 3], meta.now_ms)
-    part.now_text = text(meta.now_ms)
-    part.forgetful = meta.bumped_at > 0 and meta.now_ms < meta.bumped_at + FORGETFUL_MS
+    local stream, today, yesterday = KEYS[at + 1], receipt_days(KEYS[at + 3], meta.now_ms)
+    part = {
+      stream = stream, meta = meta, today = today, yesterday = yesterday, last_id = '',
+      now_text = text(meta.now_ms), room = cap - (call('XLEN', stream) - meta.retained),
+      forgetful = meta.bumped_at > 0 and meta.now_ms < meta.bumped_at + FORGETFUL_MS,
+    }
   end
-  parts[place] = part
+  parts[place] = part or false
   return part
 end
 
-local changed = {} -- quotas to write, by key
+local function counter(place, usage_type, meta)
+  local one = counters[place]
+  if one == nil then
+    one = read_counter(KEYS[counters_before + place], usage_type, meta)
+    counters[place] = one
+  end
+  return one
+end
 
 local function replay(receipt, fingerprint)
   if string.sub(receipt, 1, RECEIPT_FINGERPRINT_BYTES) ~= fingerprint then return { CONFLICT } end
@@ -91,84 +101,92 @@ local function replay(receipt, fingerprint)
   return { REPLAYED, tonumber(at), tonumber(remaining) or false, tonumber(exceeded) }
 end
 
--- Counts `units` in this call's copies and notes what to write.
-local function count(key, subject, one, units, now_us)
-  one.used = one.used + units
-  one.changed = true
-  if one.rate then
-    refill(one, now_us)
-    one.spent = math.min(one.spent + units, one.rate) -- past it only where windows do not bind
+-- Refused, unless it is a retry of something recorded so long ago that its receipt is gone.
+local function refused(at, answer)
+  local fingerprint, looked_up = ARGV[at + 6], ARGV[at + 10]
+  return fingerprint ~= '' and looked_up == '0' and { LOOK_UP } or answer
+end
+
+-- Counts `units` in this call's copy, to be written below.
+local function count(one, units, now_us)
+  local used = one[USED] + units
+  one[USED], one[TEXT] = used, text(used)
+  local rate = one[RATE]
+  if rate then
+    refill(rate, now_us)
+    rate.spent = math.min(rate.spent + units, rate.units) -- past it only where windows do not bind
   end
-  changed[key] = subject
 end
 
 local function decide(at)
   local part = partition(tonumber(ARGV[at + 1]))
-  local meta = part.meta
-  if not meta then return { FENCED } end
+  if not part then return { FENCED } end
+  local meta, now_text = part.meta, part.now_text
   local now_ms, id, fingerprint, usage_type = meta.now_ms, ARGV[at + 5], ARGV[at + 6], ARGV[at + 7]
-  local looked_up, shard = ARGV[at + 10], nil
+  local receipts, expires -- today's hash of this key
   if fingerprint ~= '' then
-    shard = receipt_shard(id)
-    local receipt = part.seen[id] or find_receipt(part.today, part.yesterday, shard, id)
+    local receipt, shard = nil, receipt_shard(id)
+    receipts = part.today .. shard
+    receipt, expires = find_receipt(receipts, part.yesterday .. shard, id)
+    receipt = receipt or made[id] -- its own first: what else is in a call changes no retry's answer
     if receipt then return replay(receipt, fingerprint) end
-    if part.forgetful and looked_up ~= '1' then return { LOOK_UP } end
-  end
-  -- Refused, unless it is a retry of something recorded so long ago that its receipt is gone.
-  local function refused(answer)
-    return fingerprint ~= '' and looked_up == '0' and { LOOK_UP } or answer
+    if part.forgetful and ARGV[at + 10] ~= '1' then return { LOOK_UP } end
   end
   local occurred = tonumber(ARGV[at + 9])
   if occurred and (occurred < now_ms - OLDEST_MS or occurred > now_ms + NEWEST_MS) then
-    return refused({ UNTIMELY })
+    return refused(at, { UNTIMELY })
   end
 
-  local user_key = KEYS[quotas_before + ARGV[at + 2]]
-  local user, user_counter = quota(user_key, usage_type, meta)
-  local counters, missing = { user_counter }, user_counter and 0 or 1
-  local pooled, pool, pool_key = ARGV[at + 3] ~= '0', nil, nil
-  if pooled then
-    pool_key = KEYS[quotas_before + ARGV[at + 3]]
-    pool, counters[2] = quota(pool_key, usage_type, meta)
-    if not counters[2] then missing = missing + 2 end
+  local user, pool = counter(tonumber(ARGV[at + 2]), usage_type, meta), nil
+  local pool_place = tonumber(ARGV[at + 3])
+  if pool_place > 0 then pool = counter(pool_place, usage_type, meta) end
+  if not user or pool == false then
+    local missing = (user and 0 or 1) + (pool == false and 2 or 0)
+    return { MISS, now_ms, false, 0, 0, 0, 0, 0, missing }
   end
-  if missing > 0 then return { MISS, now_ms, false, 0, 0, 0, 0, 0, missing } end
-  if user.blocked then return refused({ BLOCKED, 0, false, 0, 0, 0, 0, 0, user.blocked }) end
-  if meta.appended - meta.drained + #part.entries >= cap then return { FULL } end
+  if user[BLOCKED] then return refused(at, { BLOCKED, 0, false, 0, 0, 0, 0, 0, user[BLOCKED] }) end
+  if part.room <= 0 then return { FULL } end
 
   local units = tonumber(ARGV[at + 8])
-  for _, one in ipairs(counters) do
-    if one.used + one.held + units > MAX_UNITS then return refused({ OVERFLOW }) end
+  if user[USED] + user[HELD] + units > MAX_UNITS
+    or pool and pool[USED] + pool[HELD] + units > MAX_UNITS then
+    return refused(at, { OVERFLOW })
   end
-  local denied, scope, bound, wait_us = verdict(counters, units, enforce, meta.now_us)
-  if denied then
-    local holder = scope == 2 and pool or user
-    if denied == 'rate' then
-      return refused({ RATE_LIMITED, now_ms, bound.rate - bound.spent, 1, scope, bound.rate,
-        holder.starts, holder.ends, { math.ceil(wait_us / 1000), bound.window_us / 1000000 } })
+  if enforce then
+    local denied, scope, bound, wait_us = verdict(user, pool, units, meta.now_us)
+    if denied == 'quota' then
+      return refused(at, { DENIED, now_ms, left(bound), 1, scope, bound[LIMIT],
+        tonumber(bound[STARTS]), bound[ENDS] })
+    elseif denied then
+      local rate = bound[RATE]
+      return refused(at, { RATE_LIMITED, now_ms, rate.units - rate.spent, 1, scope, rate.units,
+        tonumber(bound[STARTS]), bound[ENDS],
+        { math.ceil(wait_us / 1000), rate.window_us / 1000000 } })
     end
-    return refused({ DENIED, now_ms, left(bound), 1, scope, bound.limit,
-      holder.starts, holder.ends })
   end
 
-  count(user_key, user, counters[1], units, meta.now_us)
-  if pool then count(pool_key, pool, counters[2], units, meta.now_us) end
-  local tight, tight_counter, remaining, exceeded = tightest(counters)
-  local holder = tight == 2 and pool or user
+  count(user, units, meta.now_us)
+  if pool then count(pool, units, meta.now_us) end
+  part.room = part.room - 1
+  local tight, bound, remaining, exceeded = tightest(user, pool)
   local shown = remaining and text(remaining) or '-'
-  if fingerprint ~= '' then
-    part.seen[id] = fingerprint .. part.now_text .. ' ' .. shown .. ' ' .. exceeded
+  local receipt
+  if receipts then
+    receipt = fingerprint .. now_text .. ' ' .. shown .. ' ' .. exceeded
+    made[id] = receipt
   end
   local pool_starts, pool_used = '-', '-'
-  if pool then pool_starts, pool_used = pool.starts_text, text(counters[2].used) end
-  part.entries[#part.entries + 1] = {
-    at = at, shard = shard, terms = user.terms,
-    quota = ARGV[at + 8] .. ' ' .. part.now_text .. ' ' .. user.starts_text .. ' ' .. pool_starts
-      .. ' ' .. text(counters[1].used) .. ' ' .. pool_used .. ' ' .. shown .. ' ' .. exceeded
+  if pool then pool_starts, pool_used = pool[STARTS], pool[TEXT] end
+  entries[#entries + 1] = {
+    at = at, part = part, receipts = receipts, receipt = receipt, expires = expires,
+    terms = user[TERMS] or '',
+    quota = ARGV[at + 8] .. ' ' .. now_text .. ' ' .. user[STARTS] .. ' ' .. pool_starts
+      .. ' ' .. user[TEXT] .. ' ' .. pool_used .. ' ' .. shown .. ' ' .. exceeded
       .. (enforce and ' 1' or ' 0'),
   }
+  bound = bound or user
   return { RECORDED, now_ms, remaining or false, exceeded, tight,
-    tight_counter and tight_counter.limit or 0, holder.starts, holder.ends }
+    tight > 0 and bound[LIMIT] or 0, tonumber(bound[STARTS]), bound[ENDS] }
 end
 
 local reply = { {} }
@@ -177,36 +195,33 @@ for at = ARGS_BEFORE, #ARGV - SLOTS, SLOTS do
 end
 
 -- Writes from here on.
-for key, subject in pairs(changed) do
-  for _, one in pairs(subject.counters) do
-    if one.changed then
-      if one.rate then
-        redis.call('HSET', key, one.field.used, text(one.used), one.field.spent, text(one.spent),
-          one.field.spent_at, text(one.spent_at))
-      else
-        redis.call('HSET', key, one.field.used, text(one.used))
-      end
+for place = 1, #KEYS - counters_before do
+  local one = counters[place]
+  if one and one[TEXT] then
+    local key, field, rate = KEYS[counters_before + place], one[FIELD], one[RATE]
+    if rate then
+      call('HSET', key, field.used, one[TEXT], field.spent, text(rate.spent),
+        field.spent_at, text(rate.spent_at))
+    else
+      call('HSET', key, field.used, one[TEXT])
     end
-  end
-  local now_ms = math.floor(server_us / 1000)
-  if now_ms > subject.seen_at + REFRESH_MS then
-    redis.call('HSET', key, 'seen_at', text(now_ms))
-    redis.call('EXPIRE', key, ttl)
+    local now_ms = math.floor(server_us / 1000)
+    if now_ms > one[SEEN_AT] + REFRESH_MS then
+      call('HSET', key, 'seen_at', text(now_ms))
+      call('EXPIRE', key, ttl)
+    end
   end
 end
+for i = 1, #entries do
+  local entry = entries[i]
+  local at, part = entry.at, entry.part
+  local id = ARGV[at + 5]
+  part.last_id = call('XADD', part.stream, '*', 'id', id, 'fingerprint', ARGV[at + 6],
+    'who', ARGV[at + 4], 'type', ARGV[at + 7], 'quota', entry.quota, 'terms', entry.terms,
+    'payload', ARGV[at + 11])
+  if entry.receipts then store_receipt(entry.receipts, id, entry.receipt, entry.expires) end
+end
 for place = 1, partitions do
-  local part, last = parts[place], ''
-  if part and #part.entries > 0 then
-    for _, entry in ipairs(part.entries) do
-      local at = entry.at
-      local id, fingerprint = ARGV[at + 5], ARGV[at + 6]
-      last = redis.call('XADD', part.stream, '*', 'id', id, 'fingerprint', fingerprint,
-        'who', ARGV[at + 4], 'type', ARGV[at + 7], 'quota', entry.quota, 'terms', entry.terms,
-        'payload', ARGV[at + 11])
-      if entry.shard then store_receipt(part.today, entry.shard, id, part.seen[id]) end
-    end
-    redis.call('HSET', part.meta_key, 'appended', text(part.meta.appended + #part.entries))
-  end
-  reply[1][place] = last
+  reply[1][place] = parts[place] and parts[place].last_id or ''
 end
 return reply

@@ -45,7 +45,7 @@ if whole then
   redis.call('HSET', key, 'epoch', text(now_epoch), 'replid', replid,
     'vouched_from', row_replid, 'offset', ARGV[6])
   if fresh then
-    redis.call('HSET', key, 'floor', '0-0', 'bumped_at', '0', 'appended', '0', 'drained', '0')
+    redis.call('HSET', key, 'floor', '0-0', 'bumped_at', '0', 'drained', '0', 'retained', '0')
   end
   return { WHOLE, text(now_epoch), replid, last }
 end
@@ -65,5 +65,5 @@ local undrained = #redis.call('XRANGE', stream, '(' .. cursor, '+')
 redis.call('DEL', key)
 redis.call('HSET', key, 'epoch', epoch_text, 'replid', replid, 'vouched_from', row_replid,
   'floor', cursor, 'bumped_at', text(now_ms), 'offset', ARGV[6],
-  'drained', ARGV[4], 'appended', text(tonumber(ARGV[4]) + undrained))
+  'drained', ARGV[4], 'retained', text(redis.call('XLEN', stream) - undrained))
 return { LOST, epoch_text, replid, last_id(stream) }

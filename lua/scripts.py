@@ -172,18 +172,21 @@ class Scripts:
         """Decides the events in order and records those admitted. Their partitions must be on
         this connection's server (in a cluster: in one slot)."""
         partitions: dict[int, int] = {}
-        quotas: dict[tuple[int, bytes], int] = {}
+        counters: dict[tuple[int, bytes, str], int] = {}
         args: list[Any] = ["", int(enforce), cap, QUOTA_TTL_S]
         for event in events:
-            partition, who, pool = event.partition, event.who, keys.pool_of(event.who)
+            partition, who, usage_type = event.partition, event.who, event.usage_type
+            pool = keys.pool_of(who)
             args += (
                 partitions.setdefault(partition, len(partitions) + 1),
-                quotas.setdefault((partition, who), len(quotas) + 1),
-                0 if pool is None else quotas.setdefault((partition, pool), len(quotas) + 1),
+                counters.setdefault((partition, who, usage_type), len(counters) + 1),
+                0
+                if pool is None
+                else counters.setdefault((partition, pool, usage_type), len(counters) + 1),
                 who,
                 event.usage_id,
                 event.fingerprint,
-                event.usage_type,
+                usage_type,
                 event.units,
                 "" if event.occurred_at is None else event.occurred_at,
                 int(event.looked_up),
@@ -193,7 +196,7 @@ class Scripts:
         names: list[str] = []
         for partition in partitions:
             names += keys.of_partition(partition)
-        names += [keys.quota(partition, subject) for partition, subject in quotas]
+        names += [keys.quota(partition, subject) for partition, subject, _ in counters]
         last_ids, *answers = await self._run("record", names, args)
         return Recorded(
             msgspec.convert(answers, list[Answer]),

@@ -7,7 +7,7 @@ local replid, server_us
 
 local function fence(meta_key)
   local raw = redis.call('HMGET', meta_key,
-    'epoch', 'replid', 'bumped_at', 'offset', 'appended', 'drained', 'floor')
+    'epoch', 'replid', 'bumped_at', 'offset', 'drained', 'retained', 'floor')
   replid = replid or server_replid()
   if not raw[1] or raw[2] ~= replid then return nil end
   if not server_us then
@@ -18,8 +18,8 @@ local function fence(meta_key)
   return {
     epoch = raw[1],
     bumped_at = whole(raw[3]),
-    appended = whole(raw[5]),
-    drained = whole(raw[6]),
+    drained = whole(raw[5]),
+    retained = whole(raw[6]), -- entries that are drained and still in the stream
     floor = raw[7] or '0-0',
     now_us = now_us,
     now_ms = math.floor(now_us / 1000),

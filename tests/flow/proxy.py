@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from urllib.parse import urlsplit, urlunsplit
 
 
 class Proxy:
-    """Relays to the server of a URL; `url` is the same with the relay's port."""
+    """Relays to the server of a URL; `url` is the same with the relay's port. What the server
+    says comes `delay_s` later; where `loses` says so it is lost, and the connection with it."""
 
     def __init__(self, url: str) -> None:
+        self.delay_s = 0.0
+        self.loses: Callable[[], bool] = lambda: False
         self._target = urlsplit(url)
         self._port = 0
         self._server: asyncio.Server | None = None
@@ -50,9 +54,12 @@ class Proxy:
             return
         self._writers |= {writer, inner_writer}
         try:
-            await asyncio.gather(self._pump(reader, inner_writer), self._pump(inner_reader, writer))
+            await asyncio.gather(
+                self._pump(reader, inner_writer), self._pump_back(inner_reader, writer)
+            )
         finally:
             self._writers -= {writer, inner_writer}
+            inner_writer.transport.abort()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -60,3 +67,17 @@ class Proxy:
                 writer.write(data)
                 await writer.drain()
         writer.close()
+
+    async def _pump_back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                if self.loses():
+                    writer.write(data[: len(data) // 2])
+                    break
+                if self.delay_s:
+                    loop.call_later(self.delay_s, writer.write, data)
+                else:
+                    writer.write(data)
+                    await writer.drain()
+        loop.call_later(self.delay_s, writer.close)

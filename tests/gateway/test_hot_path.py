@@ -74,8 +74,7 @@ def alike(answer: Answer) -> tuple[int, dict[str, str], bytes]:
         kept["ratelimit"] = re.sub("t=.*", "", kept.get("ratelimit", ""))
         kept["retry-after"] = "?" if "retry-after" in kept else ""
     kept["content-type"] = kept["content-type"].partition(";")[0]
-    if status == 201:
-        body = re.sub(rb'"(usage_id|recorded_at)":"[^"]*"', b"", body)
+    body = re.sub(rb'"(usage_id|recorded_at)":"[^"]*"', b"", body)
     return status, kept, body
 
 

@@ -27,7 +27,7 @@ HEAD = sha256(b"").digest()
 
 
 class Partition:
-    """One partition's stream; `appended` entries become rows when drained."""
+    """One partition's stream; entries that are added become rows when drained."""
 
     def __init__(self, redis: RedisConnection, sql: db.Connection, number: int = 0) -> None:
         self.redis, self.sql, self.number = redis, sql, number
@@ -63,7 +63,6 @@ class Partition:
     async def add_raw(self, fields: dict[str, bytes]) -> str:
         flat = [part for pair in fields.items() for part in pair]
         added: bytes = await self.redis.run("XADD", keys.stream(self.number), "*", *flat)
-        await self.redis.run("HINCRBY", keys.meta(self.number), "appended", 1)
         return added.decode()
 
     async def synchronise(self) -> None:

@@ -44,21 +44,26 @@ class Script(NamedTuple):
         return found
 
     def locals_of(self, argument: str) -> list[tuple[str, int]]:
-        """Locals that are ``ARGV[n]``, ``KEYS[n]`` or ``ARGV[at + n]`` themselves, or read from
-        that key: name and n."""
-        assigned = re.findall(r"^ *local ([\w, ]+) =(?!=) (.+)$", self.body, re.MULTILINE)
+        """Locals that are ``ARGV[n]``, ``KEYS[n]`` or ``ARGV[at + n]`` themselves, or what a
+        function makes of that alone or before all else: name and n."""
+        itself = rf"(?:\w+\()*{argument}(\d+)\](?:\)|, [\w.]+)*(?: == '1')?"
         found = []
-        for names, values in assigned:
+        for names, values in _ASSIGNED.findall(self.body):
             for name, value in zip(names.split(", "), split_top(values), strict=False):
-                itself = rf"(?:\w+\()?{argument}(\d+)\](?:, \w+)*\)?(?: == '1')?"
                 if match := re.fullmatch(itself, value):
                     found.append((name, int(match.group(1))))
         return found
+
+    def head_of(self, kind: str, words: str) -> list[tuple[str, int]]:
+        """Name and number of what the head describes in words that begin so."""
+        found = re.findall(rf"^{kind}\[(\d+)\] +(\w+) +{re.escape(words)}", self.head, re.MULTILINE)
+        return [(name, int(number)) for number, name in found]
 
     def uses(self, argument: str) -> set[int]:
         return {int(number) for number in re.findall(argument + r"(\d+)\]", self.body)}
 
 
+_ASSIGNED = re.compile(r"^ *local (\w+(?:, \w+)*) = (.+?)(?: --.*)?$", re.MULTILINE)
 _NAMED = re.compile(r"([A-Z_]+) (\d+)")
 _CONSTANTS = re.compile(
     r"^local ([A-Z_]+(?:, [A-Z_]+)*) = (\d[\d *]*(?:, \d[\d *]*)*)(?: --.*)?$", re.MULTILINE
@@ -94,3 +99,13 @@ def read(name: str) -> Script:
 
 def include(name: str) -> Script:
     return Script(name, "", files("lua").joinpath(f"include/{name}.lua").read_text("utf-8"))
+
+
+def with_includes(name: str) -> list[Script]:
+    """The script and all that it includes, each once."""
+    found = [read(name)]
+    for script in found:  # grows as it is read
+        for one in re.findall(r'^--- @include "(\w+)"$', script.body, re.MULTILINE):
+            if one not in [known.name for known in found[1:]]:
+                found.append(include(one))
+    return found

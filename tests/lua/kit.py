@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from lua.scripts import (
     Recovery,
     Scripts,
 )
+from lua.standing import Standing, standing
 
 PARTITION = 3
 CAP = 1_000_000
@@ -28,6 +30,7 @@ HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 NOON_MS = 1_773_144_000_000  # 2026-03-10 12:00 UTC; receipts' days begin at midnight
 TERMS = b"terms"
+MARKER = ""  # the field of a hash of receipts that is none
 
 _NAMES = UUID("00000000-0000-4000-8000-000000000000")
 USER = Account(uuid5(_NAMES, "user")).who
@@ -223,9 +226,20 @@ class Bench:
         return sorted(key.decode() for key in await self.server.run("KEYS", pattern))
 
     async def receipts(self) -> int:
-        prefix = keys.receipts(self.partition)
-        found = [await self.server.run("HLEN", key) for key in await self.keys(f"{prefix}*")]
-        return sum(found)
+        """How many there are. A hash holds one field more, which says that it will expire."""
+        found = await self.keys(f"{keys.receipts(self.partition)}*")
+        for key in found:
+            assert await self.server.run("HGET", key, MARKER) is not None, f"{key}: no marker"
+        return sum([await self.server.run("HLEN", key) - 1 for key in found])
+
+    async def standing(self) -> Standing:
+        return await standing(self.server, self.partition)
+
+    async def calls(self, command: str) -> int:
+        """How often the server has run this command, also for scripts."""
+        found = await self._raw("INFO", "commandstats")
+        said = re.search(rf"cmdstat_{command}:calls=(\d+)", found.decode())
+        return int(said.group(1)) if said else 0
 
     async def state(self) -> dict[str, tuple[bytes, int]]:
         """Everything the server holds, byte for byte, and when each key expires."""

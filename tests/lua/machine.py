@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
+import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -24,7 +25,7 @@ from tests.lua.kit import (
     event,
     limit,
 )
-from tests.lua.model import Model
+from tests.lua.model import Model, Receipt
 
 SUBJECTS = (USER, MEMBER, OTHER_MEMBER, POOL)
 TYPES = ("calls", "tokens")
@@ -64,7 +65,8 @@ async def together(work: Iterable[Awaitable[T]]) -> list[T]:
 
 class RecordMachine(RuleBasedStateMachine):
     """`start` is set by the test: an empty server, and the includes it needs replaced. Two
-    partitions share every call; each has a model of its own that knows nothing of the other."""
+    partitions share every call; each has a model of its own that knows nothing of the other but
+    the receipts that a call makes."""
 
     loop: asyncio.Runner
     start: Callable[[], Awaitable[tuple[Server, dict[str, str]]]]
@@ -84,6 +86,7 @@ class RecordMachine(RuleBasedStateMachine):
         self.version = 1
         self.benches: dict[int, Bench] = {}
         self.models: dict[int, Model] = {}
+        self.floors = {PARTITION: "0-0", OTHER: "0-0"}
         self.allowed: dict[tuple[int, bytes, str], Limit] = {}
         for partition in (PARTITION, OTHER):
             bench = Bench(server, NOON_MS * 1000, includes, partition)
@@ -108,9 +111,15 @@ class RecordMachine(RuleBasedStateMachine):
         return [self.allowed[partition, subject, name] for name in TYPES]
 
     def _load(self, partition: int, subject: bytes) -> Awaitable[LoadOutcome]:
+        """From a ledger that has the entries which are gone and none of the others."""
+        model, floor = self.models[partition], self.floors[partition]
+        limits = [
+            msgspec.structs.replace(one, used=one.used + model.gone(subject, one.usage_type))
+            for one in self._limits(partition, subject)
+        ]
         return self.benches[partition].load(
-            subject, *self._limits(partition, subject),
-            version=self.version, epoch=1, starts=STARTS, ends=ENDS,
+            subject, *limits, version=self.version, epoch=1, starts=STARTS, ends=ENDS,
+            cursor=floor, through=floor,
         )  # fmt: skip
 
     @rule(
@@ -126,8 +135,10 @@ class RecordMachine(RuleBasedStateMachine):
             event(occurred_at=None if at is None else now_ms + at, **more) for at, more in drawn
         ]
         before = {partition: len(model.entries) for partition, model in self.models.items()}
+        made: dict[bytes, Receipt] = {}
         expected = [
-            self.models[one.partition].record(one, enforce=enforce, cap=cap) for one in said
+            self.models[one.partition].record(one, enforce=enforce, cap=cap, made=made)
+            for one in said
         ]
         scripts = self.benches[PARTITION].scripts
         recorded = self.run(scripts.record(said, enforce=enforce, cap=cap))
@@ -160,13 +171,27 @@ class RecordMachine(RuleBasedStateMachine):
         outcome = self.run(self._load(partition, subject))
         assert outcome is (LoadOutcome.FENCED if fenced else LoadOutcome.LOADED)
 
-    @precondition(lambda self: self.models[PARTITION].entries)
-    @rule(data=st.data())
-    def some_is_drained(self, data: st.DataObject) -> None:
-        bench, model = self.benches[PARTITION], self.models[PARTITION]
-        model.drained = data.draw(st.integers(model.drained, len(model.entries)))
+    @precondition(lambda self: any(model.entries for model in self.models.values()))
+    @rule(partition=st.sampled_from([PARTITION, OTHER]), data=st.data(), removes=st.booleans())
+    def some_is_drained_and_some_of_that_removed(
+        self, partition: int, data: st.DataObject, removes: bool
+    ) -> None:
+        bench, model = self.benches[partition], self.models[partition]
+        drained = data.draw(st.integers(model.drained, len(model.entries)))
+        removed = data.draw(st.integers(model.trimmed, drained)) if removes else model.trimmed
+        through = ""
+        if removed > model.trimmed:
+            through = self.run(bench.entries())[removed - model.trimmed - 1][0]
         replid = self.run(bench.meta())["replid"]
-        self.run(bench.scripts.trim(PARTITION, replid=replid, drained=model.drained, through=""))
+        trimmed = self.run(
+            bench.scripts.trim(partition, replid=replid, drained=drained, through=through)
+        )
+        if model.fenced:
+            assert trimmed == -1
+        else:
+            assert trimmed == removed - model.trimmed
+            model.drained, model.trimmed = drained, removed
+            self.floors[partition] = through or self.floors[partition]
 
     @invariant()
     def counts_and_windows_are_the_models(self) -> None:
@@ -187,6 +212,12 @@ class RecordMachine(RuleBasedStateMachine):
                     for field in ("used", "spent", "spent_at")
                 ] == [counter.used, counter.spent, counter.spent_at]
 
+    @invariant()
+    def what_waits_is_what_was_recorded_and_not_drained(self) -> None:
+        for partition, model in getattr(self, "models", {}).items():
+            standing = self.run(self.benches[partition].standing())
+            assert standing.undrained == len(model.entries) - model.drained
+
     def teardown(self) -> None:
         if not hasattr(self, "models"):
             return
@@ -196,5 +227,4 @@ class RecordMachine(RuleBasedStateMachine):
             assert [
                 (fields["id"], int(fields["quota"].split()[0]), int(fields["quota"].split()[4]))
                 for fields in appended
-            ] == [(one.usage_id, one.units, used) for one, used in model.entries]
-            assert int(self.run(bench.meta())["appended"]) == len(appended)
+            ] == [(one.usage_id, one.units, used) for one, used in model.entries[model.trimmed :]]

@@ -70,7 +70,7 @@ class Model:
         self.counters: dict[tuple[bytes, str], Counter] = {}
         self.receipts: dict[bytes, Receipt] = {}
         self.entries: list[tuple[Event, int]] = []
-        self.drained = 0
+        self.drained = self.trimmed = 0
         self.fenced = False
 
     @property
@@ -87,13 +87,27 @@ class Model:
                 known.spent_at if known else 0,
             )
 
-    def record(self, event: Event, *, enforce: bool, cap: int) -> Answer:
+    def gone(self, subject: bytes, usage_type: str) -> int:
+        """Units of the subject's entries that are not in the stream any more."""
+        trimmed = [event for event, _ in self.entries[: self.trimmed]]
+        return sum(
+            event.units
+            for event in trimmed
+            if event.who.startswith(subject) and event.usage_type == usage_type
+        )
+
+    def record(
+        self, event: Event, *, enforce: bool, cap: int, made: dict[bytes, Receipt]
+    ) -> Answer:
+        """`made`: receipts of earlier events of the call, also those of other partitions."""
         full = len(self.entries) - self.drained >= cap
         if self.fenced:
             return Answer(Outcome.FENCED)
         if event.fingerprint:
             receipt = self.receipts.get(event.usage_id)
-            if receipt and self._remembered(receipt.answer.recorded_at):
+            if not receipt or not self._remembered(receipt.answer.recorded_at):
+                receipt = made.get(event.usage_id)
+            if receipt:
                 if receipt.fingerprint != event.fingerprint:
                     return Answer(Outcome.CONFLICT)
                 first = receipt.answer
@@ -122,7 +136,11 @@ class Model:
         refusal = self._refusal(counters, event.units) if enforce else None
         if refusal is not None:
             return self._refuse(event, refusal)
-        return self._count(event, counters)
+        answer = self._count(event, counters)
+        if event.fingerprint:
+            self.receipts[event.usage_id] = Receipt(event.fingerprint, answer)
+            made[event.usage_id] = self.receipts[event.usage_id]
+        return answer
 
     def _refuse(self, event: Event, refusal: Answer) -> Answer:
         """The refusal, unless the ledger may know better: the key was perhaps recorded once."""
@@ -175,7 +193,5 @@ class Model:
             Outcome.RECORDED, self.now_ms, left, int(exceeded), at + 1, limit,
             self.starts, self.ends,
         )  # fmt: skip
-        if event.fingerprint:
-            self.receipts[event.usage_id] = Receipt(event.fingerprint, answer)
         self.entries.append((event, counters[0].used))
         return answer

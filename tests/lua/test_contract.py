@@ -19,7 +19,7 @@ from lua.scripts import (
     LookedUp,
     Scripts,
 )
-from tests.lua.header import SHEBANG, include, read
+from tests.lua.header import SHEBANG, include, read, split_top, with_includes
 from tests.lua.kit import MEMBER, OTHER_MEMBER, POOL, USER
 
 PARTITION = 7
@@ -104,13 +104,12 @@ def test_every_script_file_has_a_wrapper_and_every_include_is_used() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_header_names_what_the_body_uses_and_nothing_else(name: str) -> None:
     script = read(name)
-    if name == "record":  # three for every partition, and then the quotas
+    if name == "record":  # three for every partition, and then the counters
         assert script.uses(r"KEYS\[") == set()
         assert script.uses(r"KEYS\[at \+ ") == {1, 2, 3}
-        assert script.names("KEYS")[3:] == ["quotas"]
-        assert set(re.findall(r"KEYS\[(\w+) \+ ARGV\[at \+ (\d)\]\]", script.body)) == {
-            ("quotas_before", "2"), ("quotas_before", "3")
-        }  # fmt: skip
+        assert script.names("KEYS")[3:] == ["counters"]
+        taken = set(re.findall(r"KEYS\[(.+?)\]", script.body))
+        assert taken == {"at + 1", "at + 2", "at + 3", "counters_before + place"}
     else:
         assert script.uses(r"KEYS\[") == set(range(1, len(script.names("KEYS")) + 1))
     assert script.uses(r"ARGV\[") == set(range(1, len(script.names("ARGV")) + 1))
@@ -121,11 +120,17 @@ def test_the_header_names_what_the_body_uses_and_nothing_else(name: str) -> None
 @pytest.mark.parametrize("name", NAMES)
 def test_a_local_that_holds_an_argument_carries_its_name(name: str) -> None:
     script = read(name)
-    short = {"id": "usage_id", "occurred": "occurred_at", "user": "user_quota"}
+    short = {
+        "id": "usage_id", "occurred": "occurred_at", "part": "partition", "pool_place": "pool",
+        "today": "receipts",
+    }  # fmt: skip
+    if name == "check":
+        short["user"] = "user_quota"
     short["key"] = {"load": "quota", "recover": "meta"}.get(name, "")
     slots = script.names("EVENT") or script.names("LIMIT")
     for argument, names in (
         (r"KEYS\[", script.names("KEYS")),
+        (r"KEYS\[at \+ ", script.names("KEYS")),
         (r"ARGV\[", script.names("ARGV")),
         (r"ARGV\[at \+ ", slots),
     ):
@@ -138,22 +143,58 @@ def test_the_checks_above_see_the_locals_they_are_about() -> None:
         ("partitions", 1), ("enforce", 2), ("cap", 3), ("ttl", 4)
     ]  # fmt: skip
     assert read("record").locals_of(r"ARGV\[at \+ ") == [
-        ("id", 5), ("fingerprint", 6), ("usage_type", 7), ("looked_up", 10), ("occurred", 9),
-        ("units", 8), ("id", 5), ("fingerprint", 6),
+        ("fingerprint", 6), ("looked_up", 10), ("part", 1), ("id", 5), ("fingerprint", 6),
+        ("usage_type", 7), ("occurred", 9), ("user", 2), ("pool_place", 3), ("units", 8),
+        ("id", 5),
     ]  # fmt: skip
     assert ("version", 3) in read("load").locals_of(r"ARGV\[")
     assert ("cursor", 3) in read("recover").locals_of(r"ARGV\[")
+    assert read("trim").locals_of(r"ARGV\[") == [("drained", 2), ("through", 3)]
     assert read("load").locals_of(r"KEYS\[") == [("stream", 1), ("key", 3), ("meta", 2)]
     assert read("check").locals_of(r"KEYS\[") == [("meta", 1), ("user", 2)]
 
 
 def test_a_partitions_keys_are_taken_in_the_headers_order() -> None:
     record = read("record")
-    taken = re.findall(r"(\w+)(?: = |\()(?:fence\()?KEYS\[at \+ (\d)\]", record.body)
-    names = {"meta_key": "meta", "receipt_days": "receipts"}
-    assert {(names.get(name, name), int(number)) for name, number in taken} == {
-        (name, number) for number, name in enumerate(record.names("KEYS")[:3], 1)
-    }
+    taken = record.locals_of(r"KEYS\[at \+ ")
+    names = {"today": "receipts"}
+    assert sorted((number, names.get(name, name)) for name, number in taken) == list(
+        enumerate(record.names("KEYS")[:3], 1)
+    )
+
+
+def test_the_places_in_an_event_are_used_as_the_header_says() -> None:
+    record = read("record")
+    assert record.head_of("EVENT", "place among the counters") == [("user", 2), ("pool", 3)]
+    assert record.head_of("EVENT", "place among the partitions") == [("partition", 1)]
+    numbers = dict(record.locals_of(r"ARGV\[at \+ "))
+    counters = re.findall(r"(\w+)(?:, \w+)* = counter\((.+?), usage_type, meta\)", record.body)
+    assert [(name, place) for name, place in counters] == [
+        ("user", "tonumber(ARGV[at + 2])"), ("pool", "pool_place")
+    ]  # fmt: skip
+    assert (numbers["user"], numbers["pool_place"]) == (2, 3)
+    partitions = re.findall(r"(\w+) = partition\((.+)\)$", record.body, re.MULTILINE)
+    assert partitions == [("part", "tonumber(ARGV[at + 1])")]
+
+
+def test_a_counters_slots_are_where_its_fields_are_read() -> None:
+    """Three of them hold what was found out instead of what was read."""
+    quota = include("quota")
+    [read_order] = re.findall(r"'HMGET', key, ([^)]+)\)", quota.body)
+    fields = [one.strip("'").removeprefix("field.") for one in split_top(read_order)]
+    instead = {"epoch": "letter", "spent": "field", "spent_at": "text"}
+    slots = {name: number for name, number in quota.constants().items()}
+    assert [instead.get(one, one).upper() for one in fields] == list(slots)
+    assert list(slots.values()) == list(range(1, len(fields) + 1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_constant_of_a_script_is_not_another_number_in_what_it_includes(name: str) -> None:
+    """The script's own would hide it: BLOCKED is an outcome and a counter's slot."""
+    found: dict[str, int] = {}
+    for script in with_includes(name):
+        for constant, number in script.constants().items():
+            assert found.setdefault(constant, number) == number, constant
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -173,7 +214,7 @@ async def test_the_wrapper_sends_the_arguments_that_the_header_names_in_its_orde
     sent_args = recording.args[: len(script.names("ARGV"))]
     assert sent_args == [as_sent(values[argument]) for argument in script.names("ARGV")]
     assert name == "record" or recording.args == sent_args
-    named = [one for one in script.names("KEYS") if one != "quotas"]
+    named = [one for one in script.names("KEYS") if one != "counters"]
     assert recording.keys[: len(named)] == [EVERY_KEY[one] for one in named]
     assert recording.keys[len(named) :] == (
         [keys.quota(PARTITION, MEMBER), keys.quota(PARTITION, POOL)] if name == "record" else []
@@ -197,6 +238,7 @@ async def test_events_are_sent_in_slots_as_the_header_names_them() -> None:
         Event(2, USER, b"k" * 16, b"", "calls", 8, None, b"r", LookedUp.UNREACHABLE),
         Event(PARTITION, MEMBER, b"l" * 16, b"g" * 8, "calls", 9, 10, b"s"),
         Event(31, MEMBER, b"m" * 16, b"", "calls", 9, 10, b"t"),
+        Event(PARTITION, MEMBER, b"n" * 16, b"", "tokens", 1, None, b"u"),
     ]
     partitions = [PARTITION, 2, 31]
     recording = await sent("record", events)
@@ -207,25 +249,32 @@ async def test_events_are_sent_in_slots_as_the_header_names_them() -> None:
     ]
     assert len(rows) == len(events)
     assert recording.args[script.names("ARGV").index("partitions")] == len(partitions)
-    quotas_before = len(partitions) * script.names("KEYS").index("quotas")
-    assert recording.keys[:quotas_before] == [
+    counters_before = len(partitions) * script.names("KEYS").index("counters")
+    assert recording.keys[:counters_before] == [
         key for one in partitions for key in (keys.stream(one), keys.meta(one), keys.receipts(one))
     ]
-    quotas = recording.keys[quotas_before:]
-    assert len(set(quotas)) == len(quotas) == 6
+    counters = recording.keys[counters_before:]
+    places: dict[int, tuple[str, str]] = {}  # of each counter: its quota and usage type
     for row, event in zip(rows, events, strict=True):
         assert partitions[row["partition"] - 1] == event.partition
         row["partition"] = event.partition
-        assert quotas[row.pop("user_quota") - 1] == keys.quota(event.partition, event.who)
-        at = row.pop("pool_quota")
-        if keys.pool_of(event.who) is None:
-            assert at == 0
-        else:
-            assert quotas[at - 1] == keys.quota(event.partition, event.who[:17])
+        subjects = {"user": event.who, "pool": keys.pool_of(event.who)}
+        for scope, subject in subjects.items():
+            place = row.pop(scope)
+            if subject is None:
+                assert place == 0
+                continue
+            quota = keys.quota(event.partition, subject)
+            assert counters[place - 1] == quota
+            one = (quota, event.usage_type)
+            assert places.setdefault(place, one) == one
         said = {name: getattr(event, name) for name in row}
         said["occurred_at"] = "" if event.occurred_at is None else event.occurred_at
         assert row == said
-    fields = {*Event.__struct_fields__, "user_quota", "pool_quota"}
+    assert sorted(places) == list(range(1, len(counters) + 1))
+    assert len(set(places.values())) == len(places) == 8
+    assert [counters.count(keys.quota(PARTITION, one)) for one in (MEMBER, POOL)] == [2, 2]
+    fields = {*Event.__struct_fields__, "user", "pool"}
     assert set(slots) == fields
 
 
@@ -255,7 +304,7 @@ async def test_limits_are_sent_in_slots_as_the_header_names_them() -> None:
 
 def test_the_body_counts_keys_arguments_and_slots_as_the_header_does() -> None:
     record, load = read("record"), read("load")
-    assert record.constants()["KEYS_OF_PARTITION"] == record.names("KEYS").index("quotas")
+    assert record.constants()["KEYS_OF_PARTITION"] == record.names("KEYS").index("counters")
     assert len(keys.of_partition(0)) == record.constants()["KEYS_OF_PARTITION"]
     assert record.constants()["ARGS_BEFORE"] == len(record.names("ARGV"))
     assert record.constants()["SLOTS"] == len(record.names("EVENT"))

@@ -54,7 +54,7 @@ def test_outcomes_are_the_same_in_header_body_and_enum(name: str, enum: dict[str
     others = {"KEYS_OF_PARTITION", "ARGS_BEFORE", "SLOTS", "MAX_UNITS", "TAIL", "OLDEST_MS"}
     others |= {"NEWEST_MS", "FORGETFUL_MS", "REFRESH_MS"}
     assert constants.keys() - enum.keys() <= others
-    returned = set(re.findall(r"return (?:refused\()?\{? ?([A-Z_]+)\b", script.body))
+    returned = set(re.findall(r"return (?:refused\(at, )?\{? ?([A-Z_]+)\b", script.body))
     returned |= set(re.findall(r" and \{ ([A-Z_]+) \} or ", script.body))
     assert returned - {"KEYS", "ARGV"} == set(enum)
 
@@ -73,8 +73,10 @@ def test_every_answer_of_a_body_fits_the_answers_fields() -> None:
     for name in ("record", "check"):
         script = read(name)
         flat = re.sub(r"\n\s*", " ", script.body)
-        answers = re.findall(r"return (?:refused\()?\{ ([A-Z_]+.*?) \}(?= end| if|$|\s|\))", flat)
-        assert len(answers) == len(re.findall(r"return (?:refused\()?\{ [A-Z]", flat)) >= 6
+        answers = re.findall(
+            r"return (?:refused\(at, )?\{ ([A-Z_]+.*?) \}(?= end| if|$|\s|\))", flat
+        )
+        assert len(answers) == len(re.findall(r"\{ [A-Z_]{3}", flat)) - flat.count("and { ") >= 6
         for answer in answers:
             assert len(split_top(answer)) <= len(script.names("ANSWER")), answer
 

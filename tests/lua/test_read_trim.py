@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lua.standing import Standing
 from tests.lua.kit import PARTITION, USER, Bench, event, limit
 
 
@@ -51,7 +52,8 @@ async def test_trimming_removes_exactly_what_was_named_and_remembers_the_floor(
     assert await trim(bench, 4, ids[2]) == 3
     assert [one for one, _ in await bench.entries()] == ids[3:]
     meta = await bench.meta()
-    assert (meta["floor"], meta["drained"]) == (ids[2], "4")
+    assert (meta["floor"], meta["drained"], meta["retained"]) == (ids[2], "4", "1")
+    assert (await bench.standing()).undrained == 1
 
 
 async def test_without_an_id_only_the_drained_count_is_told(bench: Bench) -> None:
@@ -59,7 +61,64 @@ async def test_without_an_id_only_the_drained_count_is_told(bench: Bench) -> Non
     assert await trim(bench, 2, "") == 0
     assert len(await bench.entries()) == len(ids)
     meta = await bench.meta()
-    assert (meta["floor"], meta["drained"]) == ("0-0", "2")
+    assert (meta["floor"], meta["drained"], meta["retained"]) == ("0-0", "2", "2")
+    assert (await bench.standing()).undrained == 1
+
+
+async def test_before_anything_was_drained_every_entry_waits(bench: Bench) -> None:
+    replid = (await bench.meta())["replid"]
+    assert await bench.standing() == Standing(replid, 0)
+    await filled(bench, 3)
+    assert await bench.standing() == Standing(replid, 3)
+
+
+async def test_a_partition_that_nobody_vouched_for_has_no_server(bench: Bench) -> None:
+    await bench.server.run("FLUSHALL")
+    assert await bench.standing() == Standing(None, 0)
+    await bench.server.run("XADD", bench.stream_key, "5-0", "recovery", "1")
+    assert await bench.standing() == Standing(None, 1)
+
+
+async def test_what_is_retained_and_what_waits_are_right_after_every_trim(bench: Bench) -> None:
+    """Entries come in between; a report may be repeated, and a trim without one come late."""
+    ids = await filled(bench, 6)
+    told = [
+        # more entries, drained in all, removed up to so many; retained
+        (0, 0, 0, 0),
+        (0, 2, 0, 2),
+        (0, 2, 0, 2),
+        (3, 2, 1, 1),
+        (0, 5, 1, 4),
+        (0, 5, 5, 0),
+        (2, 5, 5, 0),
+        (0, 5, 3, 0),
+        (0, 9, 5, 4),
+        (1, 11, 8, 3),
+        (0, 12, 12, 0),
+    ]
+    for more, drained, removed, retained in told:
+        await bench.record(*(event(1) for _ in range(more)))
+        ids += [one for one, _ in await bench.entries() if one not in ids]
+        held = len(await bench.entries())
+        through = ids[removed - 1] if removed else ""
+        trimmed = await trim(bench, drained, through)
+        entries = [one for one, _ in await bench.entries()]
+        assert trimmed == held - len(entries)
+        meta = await bench.meta()
+        assert (meta["drained"], meta["retained"]) == (str(drained), str(retained))
+        assert (await bench.standing()).undrained == len(ids) - drained
+        assert entries == ids[drained - retained :]
+
+
+async def test_a_report_that_comes_late_is_mended_by_the_next(bench: Bench) -> None:
+    """Two ledgers report outside of their transactions, so in any order."""
+    ids = await filled(bench, 6)
+    for drained, through in ((4, ids[3]), (2, ""), (4, ids[1]), (3, "")):
+        await trim(bench, drained, through)
+        assert (await bench.standing()).undrained >= 2  # never less than there is
+    await trim(bench, 5, ids[2])
+    assert (await bench.standing()).undrained == 1
+    assert (await bench.meta())["retained"] == "1"
 
 
 async def test_the_floor_never_sinks(bench: Bench) -> None:
@@ -81,6 +140,16 @@ async def test_trimming_is_not_approximate(bench: Bench) -> None:
     ids = await filled(bench, 300)  # three nodes of a stream's tree
     assert await trim(bench, 150, ids[149]) == 150
     assert [one for one, _ in await bench.entries()] == ids[150:]
+
+
+async def test_numbers_beyond_lua_s_own_text_are_kept_exactly(bench: Bench) -> None:
+    ids = await filled(bench, 3)
+    many = 123_456_789_123_456
+    await bench.hset(bench.meta_key, drained=many, retained=0)
+    assert await trim(bench, many + 2, ids[0]) == 1
+    meta = await bench.meta()
+    assert (meta["drained"], meta["retained"]) == (str(many + 2), "1")
+    assert (await bench.standing()).undrained == 1
 
 
 async def test_another_server_is_told_nothing(bench: Bench) -> None:

@@ -10,6 +10,7 @@ from lua.scripts import Answer, Event, LookedUp, Outcome, Recorded
 from tests.lua.kit import (
     DAY_MS,
     HOUR_MS,
+    MARKER,
     MEMBER,
     POOL,
     USER,
@@ -179,10 +180,17 @@ async def test_receipts_outlive_their_last_look_up_and_then_expire(bench: Bench)
     assert 48 * 3600 - 60 < await bench.server.run("TTL", key) <= 48 * 3600
 
 
-async def test_a_shard_lives_from_its_first_receipt_on(still: Bench) -> None:
+def twin_of(one: Event, flipped: int = 0, last: bytes = b"-") -> Event:
+    """Another key: the same 16 bits that a shard is taken of, but for those that are flipped."""
+    first = bytes([one.usage_id[0] ^ flipped])
+    return msgspec.structs.replace(one, usage_id=first + one.usage_id[1:2] + bytes(13) + last)
+
+
+@pytest.mark.parametrize("bits", [0, 0x10, 0xF0])
+async def test_a_shard_lives_from_its_first_receipt_on(still: Bench, bits: int) -> None:
     """Long enough for every later one, since all of a day are looked for until the next ends."""
     first = event(key="k")
-    twin = msgspec.structs.replace(first, usage_id=first.usage_id[:2] + bytes(14))
+    twin = twin_of(first, bits)
     await still.load(USER, limit(most=100))
     await still.record(first)
     [key] = await still.keys("receipt:*")
@@ -192,6 +200,83 @@ async def test_a_shard_lives_from_its_first_receipt_on(still: Bench) -> None:
     assert await still.receipts() == 2
     assert await still.server.run("TTL", key) <= 1000
     assert names(await still.record(first, twin)) == ["REPLAYED"] * 2
+
+
+@pytest.mark.parametrize("bits", [0x01, 0x08])
+async def test_the_other_bits_name_another_shard(still: Bench, bits: int) -> None:
+    first = event(key="k")
+    await still.load(USER, limit(most=100))
+    await still.record(first, twin_of(first, bits))
+    assert len(await still.keys("receipt:*")) == 2
+
+
+async def test_every_shard_is_one_of_4096(still: Bench) -> None:
+    await still.load(USER, limit(most=None))
+    one = event(key="k")
+    ends = [bytes(pair) for pair in ((0, 0), (0, 1), (1, 0), (15, 255), (16, 0), (255, 255))]
+    said = [msgspec.structs.replace(one, usage_id=two + bytes(14)) for two in ends]
+    assert names(await still.record(*said)) == ["RECORDED"] * len(said)
+    shards = {int(key.split(":")[-1]) for key in await still.keys("receipt:*")}
+    assert shards == {0, 1, 256, 4095}
+    assert await still.receipts() == len(said)
+
+
+async def test_only_the_first_receipt_of_a_hash_says_when_it_expires(still: Bench) -> None:
+    """Time to live and the field that says so come together, once for all receipts of a day."""
+    await still.load(USER, limit(most=100))
+    first = event(key="k")
+    expires = await still.calls("expire")
+    await still.record(event(), event())
+    assert await still.calls("expire") == expires  # no receipts, and the quota was just loaded
+    await still.record(first)
+    assert await still.calls("expire") == expires + 1
+    [key] = await still.keys("receipt:*")
+    assert await still.server.run("HGET", key, MARKER) == b""
+    assert 48 * 3600 - 60 < await still.server.run("TTL", key) <= 48 * 3600
+
+    await still.server.run("HSET", key, MARKER, "as it was")
+    for last in (b"a", b"b", b"c"):
+        assert names(await still.record(twin_of(first, last=last), event())) == ["RECORDED"] * 2
+    assert names(await still.record(first)) == ["REPLAYED"]
+    assert await still.calls("expire") == expires + 1
+    assert await still.server.run("HGET", key, MARKER) == b"as it was"
+    assert await still.receipts() == 4
+
+
+async def test_two_first_receipts_of_a_hash_in_one_call_are_both_kept(still: Bench) -> None:
+    await still.load(USER, limit(most=100))
+    first = event(key="k")
+    twin = twin_of(first)
+    recorded = await still.record(first, twin, first, twin)
+    assert names(recorded) == ["RECORDED", "RECORDED", "REPLAYED", "REPLAYED"]
+    [key] = await still.keys("receipt:*")
+    assert await still.receipts() == 2
+    assert 48 * 3600 - 60 < await still.server.run("TTL", key) <= 48 * 3600
+    assert names(await still.record(first, twin)) == ["REPLAYED"] * 2
+
+
+async def test_the_next_days_hash_has_a_life_of_its_own(still: Bench) -> None:
+    """That yesterday's will expire says nothing of today's."""
+    await still.load(USER, limit(most=100))
+    first = event(key="k")
+    await still.record(first)
+    await still.move(hours=24)
+    expires = await still.calls("expire")
+    assert names(await still.record(twin_of(first), first)) == ["RECORDED", "REPLAYED"]
+    assert await still.calls("expire") == expires + 2  # and the quota's life is renewed
+    assert len(await still.keys("receipt:*")) == await still.receipts() == 2
+
+
+async def test_a_hash_without_the_marker_is_given_it_and_a_life(still: Bench) -> None:
+    await still.load(USER, limit(most=100))
+    first = event(key="k")
+    await still.record(first)
+    [key] = await still.keys("receipt:*")
+    await still.server.run("HDEL", key, MARKER)
+    await still.server.run("PERSIST", key)
+    await still.record(twin_of(first))
+    assert await still.receipts() == 2
+    assert await still.server.run("TTL", key) > 0
 
 
 async def test_receipts_of_many_keys_spread_over_small_hashes(bench: Bench) -> None:

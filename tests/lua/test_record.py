@@ -11,6 +11,7 @@ from tests.lua.kit import (
     DAY_MS,
     HOUR_MS,
     MEMBER,
+    NOON_MS,
     OTHER_MEMBER,
     PARTITION,
     POOL,
@@ -46,7 +47,14 @@ async def test_usage_within_a_hard_limit_is_counted_and_appended(bench: Bench) -
     assert answer.starts <= answer.recorded_at < answer.ends
     assert await bench.used() == 4
     assert [one for one, _ in await bench.entries()] == [recorded.last_ids[PARTITION]]
-    assert (await bench.meta())["appended"] == "1"
+    assert (await bench.standing()).undrained == 1
+
+
+async def test_recording_writes_nothing_into_meta(bench: Bench) -> None:
+    await bench.load(USER, limit(most=10))
+    before = await bench.meta()
+    await bench.record(event(1, key="k"), event(20), event(2))
+    assert await bench.meta() == before
 
 
 async def test_exactly_the_limit_is_allowed_and_one_more_is_not(bench: Bench) -> None:
@@ -106,6 +114,48 @@ async def test_usage_types_are_counted_apart(bench: Bench) -> None:
     recorded = await bench.record(event(1), event(5, usage_type="tokens"), event(1))
     assert [one.outcome for one in recorded.answers] == [RECORDED, RECORDED, DENIED]
     assert [await bench.used(USER, name) for name in ("calls", "tokens")] == [1, 5]
+
+
+async def test_two_usage_types_of_one_account_in_one_call_each_keep_count_and_window(
+    still: Bench,
+) -> None:
+    """A quota hash then stands among the keys once for each type, the pool's like the user's."""
+    for subject, most in ((MEMBER, 100), (POOL, 1000)):
+        calls = limit(most=most, rate=8, window_s=60)
+        await still.load(subject, calls, limit("tokens", most=most, rate=50, window_s=10, used=7))
+    said = [(3, "calls"), (20, "tokens"), (4, "calls"), (30, "tokens"), (2, "calls"), (5, "tokens")]
+    recorded = await still.record(*(event(n, who=MEMBER, usage_type=name) for n, name in said))
+    assert [(one.outcome, one.remaining) for one in recorded.answers] == [
+        (RECORDED, 97), (RECORDED, 73), (RECORDED, 93), (Outcome.RECORDED, 43),
+        (Outcome.RATE_LIMITED, 1), (Outcome.RATE_LIMITED, 0),
+    ]  # fmt: skip
+    at = b"%d" % (NOON_MS * 1000)
+    counted = {
+        "used:calls": b"7", "spent:calls": b"7", "spent_at:calls": at,
+        "used:tokens": b"57", "spent:tokens": b"50", "spent_at:tokens": at,
+    }  # fmt: skip
+    for subject in (MEMBER, POOL):
+        fields = await still.hash(still.quota_key(subject))
+        assert fields.items() >= counted.items()
+    entries = [fields for _, fields in await still.entries()]
+    assert [(one["type"], *map(int, one["quota"].split()[4:6])) for one in entries] == [
+        (b"calls", 3, 3), (b"tokens", 27, 27), (b"calls", 7, 7), (b"tokens", 57, 57)
+    ]  # fmt: skip
+
+    await still.move(ms=1000)  # five tokens come back, and no call
+    recorded = await still.record(*(event(n, who=MEMBER, usage_type=name) for n, name in said[4:]))
+    assert [one.outcome for one in recorded.answers] == [Outcome.RATE_LIMITED, RECORDED]
+    assert [await still.used(POOL, name) for name in ("calls", "tokens")] == [7, 62]
+
+
+async def test_a_usage_type_refused_leaves_the_other_of_its_account_alone(bench: Bench) -> None:
+    await bench.load(USER, limit(most=3), limit("tokens", most=0), limit("more", "n", None))
+    before = await bench.hash(bench.quota_key(USER))
+    kinds = ("tokens", "calls", "tokens", "more")
+    recorded = await bench.record(*(event(2, usage_type=name) for name in kinds))
+    assert [one.outcome for one in recorded.answers] == [DENIED, RECORDED, DENIED, RECORDED]
+    after = await bench.hash(bench.quota_key(USER))
+    assert after == before | {"used:calls": b"2", "used:more": b"2"}
 
 
 @pytest.mark.parametrize(
@@ -229,6 +279,20 @@ async def test_at_the_cap_of_undrained_entries_nothing_more_is_admitted(bench: B
     assert await outcomes(bench, 1, 1, 1, cap=3) == ["RECORDED", "RECORDED", "FULL"]
 
 
+async def test_what_is_drained_and_still_in_the_stream_takes_no_room(bench: Bench) -> None:
+    """Nor does trimming it make any: room is for what the ledger has not yet."""
+    await bench.load(USER, limit(most=100))
+    await bench.record(*(event() for _ in range(6)))
+    replid, ids = (await bench.meta())["replid"], [one for one, _ in await bench.entries()]
+    assert await outcomes(bench, 1, cap=6) == ["FULL"]
+    for drained, through, room in ((4, "", 4), (5, ids[1], 1), (7, ids[3], 2), (7, ids[4], 0)):
+        await bench.scripts.trim(PARTITION, replid=replid, drained=drained, through=through)
+        assert (await bench.standing()).undrained == 6 - room
+        recorded = await bench.record(*(event() for _ in range(room + 1)), cap=6)
+        assert [one.outcome for one in recorded.answers] == [RECORDED] * room + [FULL]
+    assert len(await bench.entries()) == 6 + 4 + 1 + 2 - 5
+
+
 async def test_a_blocked_subscription_is_answered_with_its_reason(bench: Bench) -> None:
     await bench.load(USER, limit(most=100), blocked="paused")
     for enforce in (True, False):
@@ -300,6 +364,23 @@ async def test_use_renews_the_life_of_a_quota_once_an_hour(still: Bench) -> None
             assert 86_000 < await still.life(subject) <= 86_400
             fields = await still.hash(still.quota_key(subject))
             assert int(fields["seen_at"]) == await still.now()
+
+
+async def test_use_of_any_usage_type_renews_the_life_of_the_quota(still: Bench) -> None:
+    await still.load(USER, limit(most=100), limit("tokens", most=100))
+    for kinds in (("calls", "tokens"), ("tokens",), ("calls",)):
+        await still.server.run("EXPIRE", still.quota_key(USER), 1000)
+        await still.move(hours=1)
+        await still.record(*(event(usage_type=name) for name in kinds))
+        assert await still.life(USER) <= 1000
+        await still.move(ms=1)
+        await still.record(*(event(usage_type=name) for name in kinds))
+        assert 86_000 < await still.life(USER) <= 86_400
+        fields = await still.hash(still.quota_key(USER))
+        assert int(fields["seen_at"]) == await still.now()
+        expires = await still.calls("expire")
+        await still.record(*(event(usage_type=name) for name in ("calls", "tokens")))
+        assert await still.calls("expire") == expires
 
 
 async def test_only_what_is_recorded_renews_and_only_what_it_counts_on(still: Bench) -> None:

@@ -11,10 +11,11 @@ from lua.scripts import Answer, Event, Fenced, Missing, Outcome
 from tests.lua.kit import DAY_MS, MEMBER, PARTITION, POOL, USER, Bench, event, limit
 
 STRANGER = "f" * 40
-NOT_WHOLE = ("garbage", "1.5", "0x10", "", "1e3", " 7", "7 ", "7\n", "nan", "inf", "--1")
+NOT_WHOLE = ("garbage", "1.5", "", "1e-3", "7x", "nan", "-nan", "inf", "-inf", "1e999", "--1")
+OTHERWISE_WRITTEN = {"1e3": 1000, "12e0": 12, "7.0": 7, " 7": 7, "7\n": 7, "-3": -3, "0x10": 16}
 DAMAGED = {
-    "limit": ("q10", "10", "", "H10", "h 10"),
-    "rate": ("", "50", "60000000", "5 6 7", "x 6"),
+    "limit": ("q10", "10", "", "H10", "h"),
+    "rate": ("", "50", "60000000", "5 6 7", "x 6", "50 1e3", "1e1 6", "50 0x10", "50  6"),
 }
 
 
@@ -194,7 +195,18 @@ async def test_a_damaged_number_fails_before_the_first_write(
     assert (await record_one(bench, event(who=MEMBER))).outcome is Outcome.RECORDED
 
 
-@pytest.mark.parametrize("field", ["appended", "drained", "bumped_at", "offset"])
+@pytest.mark.parametrize("written", OTHERWISE_WRITTEN)
+async def test_a_whole_number_counts_however_it_is_written(bench: Bench, written: str) -> None:
+    await bench.load(USER, limit(most=5000))
+    await bench.hset(bench.quota_key(USER), **{"used:calls": written, "limit:calls": "h 5e3"})
+    number = OTHERWISE_WRITTEN[written]
+    answer = await record_one(bench, event(2))
+    assert (answer.outcome, answer.remaining) == (Outcome.RECORDED, 5000 - number - 2)
+    fields = await bench.hash(bench.quota_key(USER))
+    assert fields["used:calls"] == b"%d" % (number + 2)
+
+
+@pytest.mark.parametrize("field", ["retained", "drained", "bumped_at", "offset"])
 async def test_a_damaged_number_of_meta_fails_before_the_first_write(
     bench: Bench, field: str
 ) -> None:
@@ -202,6 +214,10 @@ async def test_a_damaged_number_of_meta_fails_before_the_first_write(
     for damage in NOT_WHOLE:
         await bench.hset(bench.meta_key, **{field: damage})
         await refused(bench, event(key="k"))
+        before, meta = await bench.state(), await bench.meta()
+        with pytest.raises(RedisUnavailable):
+            await bench.scripts.trim(PARTITION, replid=meta["replid"], drained=1, through="9-9")
+        assert await bench.state() == before
     await bench.hset(bench.meta_key, **{field: 0})
     assert (await record_one(bench, event(key="k"))).outcome is Outcome.RECORDED
 

@@ -83,7 +83,7 @@ async def test_each_event_goes_to_the_stream_and_counters_of_its_own_partition(
     for one, expected in ((bench, [1]), (second, [2, 8, 64]), (third, [4, 32])):
         assert await units(one) == expected
         assert await one.used() == sum(expected)
-        assert (await one.meta())["appended"] == str(len(expected))
+        assert (await one.standing()).undrained == len(expected)
         assert recorded.last_ids[one.partition] == (await one.entries())[-1][0]
     assert recorded.last_ids.keys() == {PARTITION, SECOND, THIRD}
 
@@ -205,21 +205,68 @@ async def test_a_call_of_fenced_partitions_only_writes_nothing(bench: Bench, sec
     assert await bench.state() == before
 
 
-async def test_the_same_key_in_two_partitions_is_two_units(bench: Bench, second: Bench) -> None:
+@pytest.mark.parametrize("body", [b"samebody", b"another!"])
+async def test_the_same_key_in_two_partitions_of_one_call_is_one_unit(
+    bench: Bench, second: Bench, body: bytes
+) -> None:
+    """The fingerprint names the account, so it is a conflict where accounts differ."""
+    for one in (bench, second):
+        await one.load(USER, limit(most=10))
+    first = event(3, key="k")
+    other = event(4, key="k", body=body, partition=SECOND)
+    assert first.usage_id == other.usage_id
+    before = await own(second)
+    recorded = await call(bench, first, other, first, other)
+    repeated = REPLAYED if body == b"samebody" else CONFLICT
+    assert kinds(recorded) == [RECORDED, repeated, REPLAYED, repeated]
+    numbers = {(one.recorded_at, one.remaining) for one in recorded.answers}
+    assert len(numbers - {(0, None)}) == 1
+    assert await own(second) == before
+    assert (await bench.used(), await bench.receipts()) == (3, 1)
+    assert recorded.last_ids.keys() == {PARTITION}
+
+
+async def test_a_key_refused_in_one_partition_is_free_in_the_next(
+    bench: Bench, second: Bench
+) -> None:
+    for one, most in ((bench, 1), (second, 10)):
+        await one.load(USER, limit(most=most))
+    said = [
+        event(3, key="k", partition=one, looked_up=LookedUp.UNKNOWN)
+        for one in (PARTITION, SECOND, PARTITION)
+    ]
+    assert kinds(await call(bench, *said)) == [DENIED, RECORDED, REPLAYED]
+    assert [await one.used() for one in (bench, second)] == [0, 3]
+
+
+async def test_over_two_calls_the_same_key_in_two_partitions_is_two_units(
+    bench: Bench, second: Bench
+) -> None:
     for one in (bench, second):
         await one.load(USER, limit(most=10))
     first = event(3, key="k")
     other = event(4, key="k", body=b"another!", partition=SECOND)
-    assert first.usage_id == other.usage_id
-    recorded = await call(bench, first, other, first, other)
-    assert kinds(recorded) == [RECORDED, RECORDED, REPLAYED, REPLAYED]
-    assert [one.remaining for one in recorded.answers] == [7, 6, 7, 6]
+    assert kinds(await call(bench, first)) == kinds(await call(bench, other)) == [RECORDED]
     assert [await one.used() for one in (bench, second)] == [3, 4]
     assert [await one.receipts() for one in (bench, second)] == [1, 1]
 
     again = await call(bench, other, first, event(3, key="k", partition=SECOND))
     assert kinds(again) == [REPLAYED, REPLAYED, CONFLICT]
     assert [one.remaining for one in again.answers[:2]] == [6, 7]
+
+
+async def test_a_retry_is_a_replay_whatever_else_its_call_makes_of_the_key(
+    bench: Bench, second: Bench
+) -> None:
+    for one in (bench, second):
+        await one.load(USER, limit(most=10))
+    known = event(4, key="k", body=b"another!", partition=SECOND)
+    first = (await call(bench, known)).answers[0]
+    recorded = await call(bench, event(3, key="k"), known)
+    assert kinds(recorded) == [RECORDED, REPLAYED]
+    again = recorded.answers[1]
+    assert (again.recorded_at, again.remaining) == (first.recorded_at, first.remaining)
+    assert [await one.used() for one in (bench, second)] == [3, 4]
 
 
 async def test_a_key_known_in_one_partition_is_new_in_another(bench: Bench, second: Bench) -> None:
@@ -271,7 +318,12 @@ async def test_each_partition_has_a_cap_of_its_own(bench: Bench, second: Bench) 
     assert kinds(recorded) == [
         RECORDED, RECORDED, RECORDED, FULL, RECORDED, FULL, FULL, FULL
     ]  # fmt: skip
-    assert [(await one.meta())["appended"] for one in (bench, second)] == ["3", "3"]
+    assert [(await one.standing()).undrained for one in (bench, second)] == [3, 3]
+    # What one of them has drained makes room in that one only.
+    replid = (await second.meta())["replid"]
+    await second.scripts.trim(SECOND, replid=replid, drained=2, through="")
+    recorded = await call(bench, *(event(partition=one) for one in (PARTITION, SECOND) * 3), cap=3)
+    assert kinds(recorded) == [FULL, RECORDED, FULL, RECORDED, FULL, FULL]
 
 
 async def test_each_partition_has_an_epoch_and_a_memory_of_its_own(
@@ -317,7 +369,8 @@ async def test_what_is_damaged_in_one_partition_fails_the_call_before_the_first_
         await one.load(USER, limit(most=100))
     for key, field in (
         (second.quota_key(USER), "used:calls"),
-        (second.meta_key, "appended"),
+        (second.meta_key, "retained"),
+        (second.meta_key, "drained"),
     ):
         good = (await bench.hash(key)).get(field, b"0")
         await bench.hset(key, **{field: "1.5"})

@@ -1,0 +1,27 @@
+"""What a partition says of itself, for probes and people; scripts read it for themselves."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from lua import keys
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """`replid`: the server vouched for, None before the first time. `undrained`: entries that the
+    ledger has not reported as drained."""
+
+    replid: str | None
+    undrained: int
+
+
+class Redis(Protocol):
+    async def run(self, *command: Any) -> Any: ...
+
+
+async def standing(redis: Redis, partition: int) -> Standing:
+    replid, retained = await redis.run("HMGET", keys.meta(partition), "replid", "retained")
+    entries = await redis.run("XLEN", keys.stream(partition))
+    return Standing(None if replid is None else replid.decode(), entries - int(retained or 0))

@@ -1,0 +1,198 @@
+"""Events share calls; a crowd waits by organisation, and nobody for long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from gateway import lane as lanes
+from gateway.lane import CALL_EVENTS, CALLS, WAITING_EVENTS, Lane
+from gateway.problems import Problem
+from lua.connection import RedisUnavailable
+from lua.scripts import Answer, Event, Outcome, Recorded
+
+
+def event(tenant: int, number: int = 0) -> Event:
+    who = b"o" + tenant.to_bytes(16, "big") + number.to_bytes(16, "big")
+    return Event(0, who, number.to_bytes(16, "big"), b"", "calls", 1, None, b"")
+
+
+class Redis:
+    """Stands in for the scripts: answers calls when told to."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[list[Event], asyncio.Future[None]]] = []
+        self.asked = asyncio.Event()
+
+    async def record(self, events: Sequence[Event], **_: Any) -> Recorded:
+        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.calls.append((list(events), gate))
+        self.asked.set()
+        await gate
+        return Recorded(
+            [Answer(Outcome.RECORDED, int(one.usage_id.hex(), 16)) for one in events], {0: "1-1"}
+        )
+
+    async def call(self, number: int) -> list[Event]:
+        while len(self.calls) <= number:
+            self.asked.clear()
+            await self.asked.wait()
+        return self.calls[number][0]
+
+    def answer(self, number: int, error: Exception | None = None) -> None:
+        gate = self.calls[number][1]
+        gate.set_exception(error) if error else gate.set_result(None)
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.redis = Redis()
+        self.lane = Lane(self.redis, True, 10**9)  # type: ignore[arg-type]
+        self.said: dict[bytes, Any] = {}
+        self._told = asyncio.Event()
+
+    def submit(self, one: Event) -> None:
+        def done(outcome: Any) -> None:
+            assert one.who not in self.said, "told twice"
+            self.said[one.who] = outcome
+            self._told.set()
+
+        self.lane.submit(one, done)
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(5):
+            while len(self.said) < count:
+                self._told.clear()
+                await self._told.wait()
+
+
+@pytest.fixture
+async def bench() -> Bench:
+    return Bench()
+
+
+async def test_what_comes_in_one_moment_goes_in_one_call(bench: Bench) -> None:
+    for number in range(10):
+        bench.submit(event(number))
+    assert len(await bench.redis.call(0)) == 10
+    bench.redis.answer(0)
+    await bench.until(10)
+    assert {one.outcome for one in bench.said.values()} == {Outcome.RECORDED}
+    assert bench.lane.acked == {0: "1-1"}
+
+
+async def test_each_caller_gets_its_own_answer(bench: Bench) -> None:
+    events = [event(1, number) for number in range(2 * CALL_EVENTS)]
+    for one in events:
+        bench.submit(one)
+    for number in range(2):
+        await bench.redis.call(number)
+        bench.redis.answer(number)
+    await bench.until(len(events))
+    assert all(bench.said[one.who].recorded_at == n for n, one in enumerate(events))
+
+
+async def test_calls_are_bounded_in_size_and_number(bench: Bench) -> None:
+    for number in range(4 * CALL_EVENTS):
+        bench.submit(event(1, number))
+    await bench.redis.call(CALLS - 1)
+    assert [len(events) for events, _ in bench.redis.calls] == [CALL_EVENTS] * CALLS
+    bench.redis.answer(0)
+    await bench.redis.call(CALLS)
+    assert len(bench.redis.calls) == CALLS + 1
+
+
+async def test_a_crowd_of_one_organisation_does_not_stand_before_another(bench: Bench) -> None:
+    for number in range(8 * CALL_EVENTS):
+        bench.submit(event(1, number))
+    await bench.redis.call(CALLS - 1)
+    bench.submit(event(2))
+    bench.redis.answer(0)
+    waiting_before = await bench.redis.call(CALLS)  # was gathered before the other came
+    bench.redis.answer(1)
+    after = await bench.redis.call(CALLS + 1)
+    assert event(2).who not in [one.who for one in waiting_before]
+    assert event(2).who in [one.who for one in after[:2]]
+
+
+async def test_one_organisations_events_keep_their_order(bench: Bench) -> None:
+    sent = [event(number % 3, number) for number in range(6 * CALL_EVENTS)]
+    for one in sent:
+        bench.submit(one)
+    seen: list[Event] = []
+    number = 0
+    while len(seen) < len(sent):
+        seen += await bench.redis.call(number)
+        bench.redis.answer(number)
+        number += 1
+    for tenant in range(3):
+        mine = event(tenant).who[:17]
+        assert [one for one in seen if one.who[:17] == mine] == [
+            one for one in sent if one.who[:17] == mine
+        ]
+
+
+async def test_nobody_waits_for_longer_than_there_is_a_use(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "WAIT_S", 0.0)
+    monkeypatch.setattr(lanes, "SHED_S", 0.0)
+    count = CALLS * CALL_EVENTS
+    for number in range(count + 3 * CALL_EVENTS):
+        bench.submit(event(1, number))
+    await bench.redis.call(CALLS - 1)
+    late = event(2)
+    bench.submit(late)  # while all calls are under way
+    await bench.until(3 * CALL_EVENTS + 1)
+    refused = bench.said[late.who]
+    assert isinstance(refused, Problem)
+    assert refused.document()["outcome"] == "not_recorded"
+    assert len(bench.redis.calls) == CALLS
+    for number in range(CALLS):
+        bench.redis.answer(number)
+    await bench.until(count + 3 * CALL_EVENTS + 1)
+    assert sum(isinstance(one, Answer) for one in bench.said.values()) == count
+    bench.submit(event(3))  # and it goes on
+    assert len(await bench.redis.call(CALLS)) == 1
+
+
+async def test_what_waits_is_bounded(bench: Bench) -> None:
+    room = (CALLS + 1) * CALL_EVENTS + WAITING_EVENTS
+    for number in range(CALLS * CALL_EVENTS):
+        bench.submit(event(1, number))
+    await bench.redis.call(CALLS - 1)
+    for number in range(CALLS * CALL_EVENTS, room):
+        bench.submit(event(1, number))
+    assert not bench.said
+    bench.submit(event(2))
+    assert isinstance(bench.said[event(2).who], Problem)
+
+
+@pytest.mark.parametrize("unknown", [True, False])
+async def test_an_error_is_told_to_everybody_in_the_call_and_to_nobody_else(
+    bench: Bench, unknown: bool
+) -> None:
+    bench.submit(event(1))
+    await bench.redis.call(0)
+    bench.submit(event(2))
+    await bench.redis.call(1)
+    bench.redis.answer(0, RedisUnavailable("gone", outcome_unknown=unknown))
+    bench.redis.answer(1)
+    await bench.until(2)
+    assert isinstance(bench.said[event(1).who], RedisUnavailable)
+    assert isinstance(bench.said[event(2).who], Answer)
+
+
+async def test_a_call_that_is_cancelled_leaves_nobody_waiting(bench: Bench) -> None:
+    others = asyncio.all_tasks()
+    bench.submit(event(1))
+    await bench.redis.call(0)
+    [task] = asyncio.all_tasks() - others
+    task.cancel()
+    await bench.until(1)
+    given_up = bench.said[event(1).who]
+    assert isinstance(given_up, RedisUnavailable)
+    assert given_up.outcome_unknown
