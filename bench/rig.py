@@ -121,7 +121,8 @@ class Rig:
         """Stream entries ever made, and how many of them the ledger has drained."""
         pipeline = self.redis.client.pipeline(transaction=True)  # a trim between would show twice
         for partition in range(PARTITIONS):
-            pipeline.hmget(keys.meta(partition), "drained", "retained").xlen(keys.stream(partition))
+            pipeline.hmget(keys.meta(partition), "drained", "retained")
+            pipeline.xlen(keys.stream(partition))
         said = await pipeline.execute()
         drained = sum(int(one or 0) for one, _ in said[::2])
         retained = sum(int(one or 0) for _, one in said[::2])

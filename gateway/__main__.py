@@ -4,6 +4,7 @@ processes, each ``python -m gateway SLOT SOCKET READY`` (see `gateway.workers`).
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -75,6 +76,10 @@ async def _serve(
 
     keys = dev_key(config.data_dir)
     async with serving(config, keys, listening) as port:
+        # What is there now stays; looking through it for garbage again and again would take a
+        # tenth of the time, and few requests leave any behind.
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 100)
         if ready is None:
             log.info("gateway_started", host=config.host, port=port)
         else:

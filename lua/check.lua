@@ -36,7 +36,7 @@ local function decide()
     local missing = (user and 0 or 1) + (pool == false and 2 or 0)
     return { MISS, false, 0, 0, 0, 0, missing }
   end
-  if user[BLOCKED] then return { BLOCKED, false, 0, 0, 0, 0, user[BLOCKED] } end
+  if user[REASON] then return { BLOCKED, false, 0, 0, 0, 0, user[REASON] } end
   if user[USED] + user[HELD] + units > MAX_UNITS
     or pool and pool[USED] + pool[HELD] + units > MAX_UNITS then
     return { OVERFLOW }

@@ -59,9 +59,10 @@ local OLDEST_MS, NEWEST_MS = 35 * 86400000, 300000 -- how far occurred_at may li
 local FORGETFUL_MS = 86400000 -- after an epoch bump, receipts of one day may be missing
 local REFRESH_MS = 3600000 -- how often a quota's time to live is renewed
 
+local ARGV, KEYS, call = ARGV, KEYS, redis.call -- locals: each look at a global costs a search
 local partitions, enforce, cap, ttl = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[3]), ARGV[4]
 local counters_before = partitions * KEYS_OF_PARTITION
-local call = redis.call
+local enforced_text = enforce and ' 1' or ' 0'
 
 local parts = {} -- by place; false where this server is not vouched for
 local counters = {} -- by place; false where the quota must be loaded
@@ -132,8 +133,8 @@ local function decide(at)
     if receipt then return replay(receipt, fingerprint) end
     if part.forgetful and ARGV[at + 10] ~= '1' then return { LOOK_UP } end
   end
-  local occurred = tonumber(ARGV[at + 9])
-  if occurred and (occurred < now_ms - OLDEST_MS or occurred > now_ms + NEWEST_MS) then
+  local occurred = ARGV[at + 9]
+  if occurred ~= '' and (now_ms - occurred > OLDEST_MS or occurred - now_ms > NEWEST_MS) then
     return refused(at, { UNTIMELY })
   end
 
@@ -144,7 +145,7 @@ local function decide(at)
     local missing = (user and 0 or 1) + (pool == false and 2 or 0)
     return { MISS, now_ms, false, 0, 0, 0, 0, 0, missing }
   end
-  if user[BLOCKED] then return refused(at, { BLOCKED, 0, false, 0, 0, 0, 0, 0, user[BLOCKED] }) end
+  if user[REASON] then return refused(at, { BLOCKED, 0, false, 0, 0, 0, 0, 0, user[REASON] }) end
   if part.room <= 0 then return { FULL } end
 
   local units = tonumber(ARGV[at + 8])
@@ -170,9 +171,10 @@ local function decide(at)
   part.room = part.room - 1
   local tight, bound, remaining, exceeded = tightest(user, pool)
   local shown = remaining and text(remaining) or '-'
+  local exceeded_text = exceeded == 1 and ' 1' or ' 0'
   local receipt
   if receipts then
-    receipt = fingerprint .. now_text .. ' ' .. shown .. ' ' .. exceeded
+    receipt = fingerprint .. now_text .. ' ' .. shown .. exceeded_text
     made[id] = receipt
   end
   local pool_starts, pool_used = '-', '-'
@@ -181,12 +183,12 @@ local function decide(at)
     at = at, part = part, receipts = receipts, receipt = receipt, expires = expires,
     terms = user[TERMS] or '',
     quota = ARGV[at + 8] .. ' ' .. now_text .. ' ' .. user[STARTS] .. ' ' .. pool_starts
-      .. ' ' .. user[TEXT] .. ' ' .. pool_used .. ' ' .. shown .. ' ' .. exceeded
-      .. (enforce and ' 1' or ' 0'),
+      .. ' ' .. user[TEXT] .. ' ' .. pool_used .. ' ' .. shown .. exceeded_text
+      .. enforced_text,
   }
   bound = bound or user
   return { RECORDED, now_ms, remaining or false, exceeded, tight,
-    tight > 0 and bound[LIMIT] or 0, tonumber(bound[STARTS]), bound[ENDS] }
+    tight > 0 and bound[LIMIT] or 0, bound[STARTS] + 0, bound[ENDS] }
 end
 
 local reply = { {} }

@@ -9,6 +9,7 @@ end
 -- must not be counted on.
 local function whole(stored)
   if not stored then return 0 end
-  local number = tonumber(stored)
-  return number and number % 1 == 0 and number or error('damaged number')
+  local number = stored + 0 -- half of what tonumber costs; an error where that is nil
+  if number % 1 ~= 0 then error('damaged number') end
+  return number
 end

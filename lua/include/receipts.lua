@@ -15,7 +15,7 @@ end
 
 local function receipt_shard(id)
   local high, low = string.byte(id, 1, 2)
-  return high % 16 * 256 + low
+  return high % 16 * 256 + low .. '' -- as text, once
 end
 
 -- Fingerprint and answer stored for a usage id, or nil; and whether today's hash will expire.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -27,13 +28,14 @@ async def ways(
     """A connection that must stay on the raw protocol, and one that goes to aiohttp."""
     hot, slow = await Client.of(shared), await Client.of(shared)
     await slow.ask(request(b"", "/livez", "GET"))
-    handed_over: list[bytes] = []
+    handed_over: list[RequestHandler] = []
     real = RequestHandler.connection_made
-    monkeypatch.setattr(
-        RequestHandler,
-        "connection_made",
-        lambda self, transport: (handed_over.append(b""), real(self, transport))[1],
-    )
+
+    def connection_made(self: RequestHandler, transport: asyncio.BaseTransport) -> None:
+        handed_over.append(self)
+        real(self, transport)
+
+    monkeypatch.setattr(RequestHandler, "connection_made", connection_made)
     yield hot, slow
     assert not handed_over, "the raw protocol did not serve it"
     for one in (hot, slow):
