@@ -14,6 +14,7 @@ from lua.keys import tenant_of
 from lua.scripts import Answer, Event, Scripts
 
 CALL_EVENTS = 128  # events in one script call: Redis serves nobody else meanwhile (a few ms)
+SHARE = 16  # events of one organisation in a call while others wait
 CALLS = 2  # under way at once: one is decided by Redis while the next is gathered here
 WAITING_EVENTS = 10_000  # beyond it an early 503 beats a late answer
 WAIT_S = 0.25  # for a call to be made; later than this, an answer would be of no use
@@ -31,15 +32,16 @@ class _Waiting(msgspec.Struct, frozen=True, gc=False):
 
 class Lane:
     """Events on their way to one Redis server. A call takes all that came while the calls before
-    it were under way, so that calls grow with the load instead of their number. More than one
-    call's worth waits by organisation, each in turn; and nobody waits for longer than `WAIT_S`."""
+    it were under way, so that calls grow with the load instead of their number. What is
+    more than the next call waits where no organisation can crowd out the others, and nobody waits
+    for longer than `WAIT_S`."""
 
     def __init__(self, scripts: Scripts, enforce: bool, cap: int) -> None:
         self._scripts = scripts
         self._enforce = enforce
         self._cap = cap
         self._next: list[_Waiting] = []  # the next call
-        self._later: FairQueue[_Waiting] = FairQueue()
+        self._later: FairQueue[_Waiting] = FairQueue(SHARE)
         self._calls = 0
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
@@ -68,8 +70,8 @@ class Lane:
         self._scheduled = False
         while self._next and self._calls < CALLS:
             taken, self._next = self._next, []
-            while self._later and len(self._next) < CALL_EVENTS:
-                self._next.append(self._later.take())
+            if self._later:
+                self._next = self._later.take(CALL_EVENTS)
             self._calls += 1
             asyncio.ensure_future(self._call(taken))  # noqa: RUF006 - ends by itself, counted
 
@@ -104,8 +106,8 @@ class Lane:
         if late:
             self._next = [one for one in self._next if one.since >= oldest]
         late += self._later.drop(lambda one: one.since < oldest)
-        while self._later and len(self._next) < CALL_EVENTS:
-            self._next.append(self._later.take())
+        if self._later:
+            self._next += self._later.take(CALL_EVENTS - len(self._next))
         if self._next:
             self._shedding = self._loop.call_later(SHED_S, self._shed)
         for one in late:
