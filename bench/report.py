@@ -72,9 +72,12 @@ def _saturation(results: Results) -> Iterator[str]:
             continue
         setting = group.partition(", ")[2]
         cpu = results.figures.get(f"CPU per request, {setting}", {})
+        redis = results.figures.get(f"Redis CPU per request, {setting}", {})
         yield f"## One core, one record per request, {setting}"
         yield ""
-        yield from _header("server", "requests/s (range)", "this gateway is", "CPU us/request")
+        yield from _header(
+            "server", "requests/s (range)", "this gateway is", "CPU us/request", "its Redis"
+        )
         for name, figure in figures.items():
             share = ratios(figures[GATEWAY].values, figure.values) if name != GATEWAY else []
             yield _row(
@@ -82,15 +85,16 @@ def _saturation(results: Results) -> Iterator[str]:
                 _spread(figure.values),
                 _spread(share, "x") if share else "",
                 _number(cpu[name].median) if name in cpu else "",
+                _number(redis[name].median) if name in redis else "",
             )
         for name, install in results.missing.items():
-            yield _row(_LABELS.get(name, name), "not installed", "", install)
+            yield _row(_LABELS.get(name, name), "not installed", "", install, "")
         yield ""
 
 
 def _others(results: Results) -> Iterator[str]:
     for group, figures in results.figures.items():
-        if group.startswith(("saturation", "CPU per request, ")):
+        if group.startswith(("saturation", "CPU per request, ", "Redis CPU per request, ")):
             continue
         yield f"## {group[0].upper()}{group[1:]}"
         yield ""

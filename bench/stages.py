@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 
-from bench import accounts, drainage, loads, peers, raw
+from bench import accounts, cpus, drainage, loads, peers, raw
 from bench.check import Books
 from bench.generator import Sample
 from bench.histogram import Histogram
@@ -63,11 +63,15 @@ class Stages:
         for name, process in contenders:
             if name != GATEWAY:
                 await peers.prepare(self._rig, SMALL)
+            redis = self._rig.store if name == GATEWAY else self._rig.scratch
+            before = cpus.cpu_seconds(redis.pid)
             sample = await loads.saturate(
                 self._rig, process, SMALL, self._options.long_s, use_wrk=self._options.wrk
             )
+            spent = cpus.cpu_seconds(redis.pid) - before
             self._results.add(group, name, "requests/s", sample.rate)
-            self._cost(f"CPU per request, {setting}", name, sample, sample.answers)
+            self._cost(f"CPU per request, {setting}", name, sample.cpu_s, sample.answers)
+            self._cost(f"Redis CPU per request, {setting}", name, spent, sample.answers)
             if name == GATEWAY:
                 self._books.enter(sample)
             else:
@@ -85,11 +89,11 @@ class Stages:
             sample = await loads.closed(self._rig.gateway, requests, seconds)
             self._books.enter(sample)
             results.add("mixes", name, "requests/s", sample.rate)
-            self._cost("CPU per request by mix", name, sample, sample.answers)
+            self._cost("CPU per request by mix", name, sample.cpu_s, sample.answers)
         sample = await loads.closed(self._rig.gateway, traffic.batches(SMALL), seconds)
         self._books.enter(sample)
         results.add("mixes", "batch of 100", "events/s", sample.event_rate)
-        self._cost("CPU per event", "batch of 100", sample, sample.recorded)
+        self._cost("CPU per event", "batch of 100", sample.cpu_s, sample.recorded)
 
     async def redis_alone(self) -> None:
         """The record script without a gateway, on the other Redis."""
@@ -159,7 +163,7 @@ class Stages:
             self._books.enter(sample)
             name = f"GATEWAY_WORKERS={number}"
             self._results.add("scaling", name, "requests/s", sample.rate)
-            self._cost("scaling, CPU per request", name, sample, sample.answers)
+            self._cost("scaling, CPU per request", name, sample.cpu_s, sample.answers)
         if len(every) <= 2:
             self._results.notes.append(
                 "scaling: on two cores the workers share them with Redis, Postgres and the "
@@ -224,6 +228,6 @@ class Stages:
         if not good <= entries <= good + sample.unknown or good != sample.answers:
             self._forgetful.append(f"{name}: {good} of {sample.answers} good, {entries} entries")
 
-    def _cost(self, group: str, name: str, sample: Sample, events: int) -> None:
-        if sample.cpu_s and events:
-            self._results.add(group, name, "us", sample.cpu_s * 1e6 / events)
+    def _cost(self, group: str, name: str, cpu_s: float | None, events: int) -> None:
+        if cpu_s and events:
+            self._results.add(group, name, "us", cpu_s * 1e6 / events)
