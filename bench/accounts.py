@@ -18,7 +18,8 @@ from ledger.recovery import recover
 from lua import keys
 from lua.keys import Account, partition_of
 from lua.multiplexer import Multiplexer
-from lua.scripts import Limit, LoadOutcome, Scripts
+from lua.scripts import Scripts
+from lua.types import Limit, LoadOutcome
 
 LIMITED_RECORDS = 500  # that the limited organisation's pool has room for
 _WIDE, _NARROW = "bench_wide", "bench_narrow"

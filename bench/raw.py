@@ -24,7 +24,8 @@ from ledger.domain.usage import FINGERPRINT_BYTES, Payload, Terms, encode_payloa
 from lua import keys
 from lua.keys import Account, pool_of
 from lua.multiplexer import Multiplexer
-from lua.scripts import Event, Limit, LoadOutcome, Outcome, Scripts
+from lua.scripts import Scripts
+from lua.types import Event, Limit, LoadOutcome, Outcome
 
 CALL_SIZES = (1, 8, 32, 100)  # events in one call
 _PARTITION = 0

@@ -23,17 +23,9 @@ from ledger.entitlements import Loader, NoDefaultTier, NotLoaded, OrganizationMi
 from ledger.recovery import Superseded
 from lua.connection import RedisUnavailable
 from lua.keys import partition_of, pool_of
-from lua.scripts import (
-    Answer,
-    CheckAnswer,
-    Event,
-    Fenced,
-    LookedUp,
-    Missing,
-    Outcome,
-    QuotaHashes,
-    Scripts,
-)
+from lua.recorder import Recorder
+from lua.scripts import Scripts
+from lua.types import Answer, CheckAnswer, Event, Fenced, LookedUp, Missing, Outcome, QuotaHashes
 
 log = structlog.get_logger()
 
@@ -52,19 +44,19 @@ class Admission:
     def __init__(
         self,
         scripts: Scripts,
+        recorder: Recorder,
         loader: Loader,
         pool: db.Pool,
         *,
         partitions: int,
         enforce: bool,
-        undrained_cap: int,
     ) -> None:
         self._scripts = scripts
         self._loader = loader
         self._pool = pool
         self._partitions = partitions
         self._enforce = enforce
-        self._lane = Lane(scripts, enforce, undrained_cap)
+        self._lane = Lane(recorder)
 
     async def record(self, events: Sequence[Event]) -> list[Answer | Problem]:
         """One answer per event, in order; each is all or nothing on its own. Events of one

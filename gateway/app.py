@@ -30,6 +30,7 @@ from ledger import clock, db
 from ledger.entitlements import Loader
 from ledger.settings import Settings
 from lua.multiplexer import Multiplexer
+from lua.recorder import Recorder
 from lua.scripts import Scripts
 
 log = structlog.get_logger()
@@ -57,13 +58,14 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
     scripts = Scripts(redis)
     pool = db.pool(settings.database_url, POSTGRES_CONNECTIONS)
     loader = Loader(pool, scripts, settings.default_tier, settings.partitions)
+    enforce = settings.quota_enforcement
     admission = Admission(
         scripts,
+        Recorder(redis, scripts, enforce=enforce, cap=settings.undrained_cap),
         loader,
         pool,
         partitions=settings.partitions,
-        enforce=settings.quota_enforcement,
-        undrained_cap=settings.undrained_cap,
+        enforce=enforce,
     )
     accounts = Accounts(pool, readable_names=settings.is_dev)
     usage_types = UsageTypes(pool)

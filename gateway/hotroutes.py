@@ -17,7 +17,7 @@ from gateway.messages import AccountQuery
 from gateway.problems import CONTENT_TYPE, Kind, Problem
 from gateway.quotas import Quotas
 from gateway.usage import Usage
-from lua.scripts import Answer
+from lua.types import Answer
 
 log = structlog.get_logger()
 

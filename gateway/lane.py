@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -11,7 +11,9 @@ from gateway.fair import FairQueue
 from gateway.problems import Problem, unavailable
 from lua.connection import RedisUnavailable
 from lua.keys import tenant_of
-from lua.scripts import Answer, Event, Scripts
+from lua.record_call import RecordCall
+from lua.recorder import Recorder
+from lua.types import Answer, Event, Recorded
 
 CALL_EVENTS = 128  # events in one script call: Redis serves nobody else meanwhile (a few ms)
 SHARE = 16  # events of one organisation in a call while others wait
@@ -32,20 +34,20 @@ class _Waiting(msgspec.Struct, frozen=True, gc=False):
 
 class Lane:
     """Events on their way to one Redis server. A call takes all that came while the calls before
-    it were under way, so that calls grow with the load instead of their number. What is
-    more than the next call waits where no organisation can crowd out the others, and nobody waits
-    for longer than `WAIT_S`."""
+    it were under way, so that calls grow with the load instead of their number. What is more than
+    the next call waits where no organisation can crowd out the others, and nobody waits for longer
+    than `WAIT_S`."""
 
-    def __init__(self, scripts: Scripts, enforce: bool, cap: int) -> None:
-        self._scripts = scripts
-        self._enforce = enforce
-        self._cap = cap
-        self._next: list[_Waiting] = []  # the next call
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._next: list[_Waiting] = []
+        self._call = RecordCall()  # of the same events
         self._later: FairQueue[_Waiting] = FairQueue(SHARE)
         self._calls = 0
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
         self._shedding: asyncio.TimerHandle | None = None
+        self._reading: set[asyncio.Task[None]] = set()
         self.acked: dict[int, str] = {}  # by partition: the last stream id answered for
 
     def submit(self, event: Event, done: Done) -> None:
@@ -54,6 +56,7 @@ class Lane:
         waiting = _Waiting(event, done, self._loop.time())
         if len(self._next) < CALL_EVENTS and not self._later:
             self._next.append(waiting)
+            self._call.add(event)
         elif len(self._later) < WAITING_EVENTS:
             self._later.put(tenant_of(event.who), waiting)
         else:
@@ -69,23 +72,27 @@ class Lane:
     def _start(self) -> None:
         self._scheduled = False
         while self._next and self._calls < CALLS:
-            taken, self._next = self._next, []
-            if self._later:
-                self._next = self._later.take(CALL_EVENTS)
+            taken, call = self._next, self._call
+            self._gather(self._later.take(CALL_EVENTS) if self._later else [])
             self._calls += 1
-            asyncio.ensure_future(self._call(taken))  # noqa: RUF006 - ends by itself, counted
+            reply = self._recorder.send(call, self._landed)
+            task = asyncio.ensure_future(self._answer(taken, reply))
+            self._reading.add(task)  # the loop itself would let it be collected
+            task.add_done_callback(self._reading.discard)
 
-    async def _call(self, taken: list[_Waiting]) -> None:
+    def _gather(self, events: list[_Waiting]) -> None:
+        self._next = events
+        self._call = RecordCall(one.event for one in events)
+
+    def _landed(self) -> None:
+        """A call has ended: the next goes out before anybody is answered."""
+        self._calls -= 1
+        self._start()
+
+    async def _answer(self, taken: list[_Waiting], reply: Awaitable[Recorded]) -> None:
         answered = 0
         try:
-            try:
-                recorded = await self._scripts.record(
-                    [one.event for one in taken], enforce=self._enforce, cap=self._cap
-                )
-            finally:
-                self._calls -= 1
-                self._start()
-            await asyncio.sleep(0)  # the next call is sent before these are answered
+            recorded = await reply
             self.acked |= recorded.last_ids
             for one, answer in zip(taken, recorded.answers, strict=True):
                 answered += 1
@@ -103,11 +110,10 @@ class Lane:
         self._shedding = None
         oldest = self._loop.time() - WAIT_S
         late = [one for one in self._next if one.since < oldest]
-        if late:
-            self._next = [one for one in self._next if one.since >= oldest]
         late += self._later.drop(lambda one: one.since < oldest)
-        if self._later:
-            self._next += self._later.take(CALL_EVENTS - len(self._next))
+        if late:
+            kept = [one for one in self._next if one.since >= oldest]
+            self._gather(kept + self._later.take(CALL_EVENTS - len(kept)))
         if self._next:
             self._shedding = self._loop.call_later(SHED_S, self._shed)
         for one in late:

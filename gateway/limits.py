@@ -8,7 +8,7 @@ from typing import Any
 from gateway.messages import BoundLimit
 from gateway.problems import Kind, Problem, unavailable
 from ledger.domain.quantity import quantity_of
-from lua.scripts import Answer, CheckAnswer, Outcome
+from lua.types import Answer, CheckAnswer, Outcome
 
 _SCOPES = {1: "user", 2: "organization"}
 _LONGEST_MONTH_MS = 32 * 86_400_000

@@ -8,7 +8,7 @@ from functools import cache
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from lua.scripts import Outcome
+from lua.types import Outcome
 
 USAGE = Counter("billing_usage", "Usage recorded, in whole quantities", ["usage_type"])
 EXCEEDED = Counter(

@@ -30,7 +30,7 @@ from ledger.domain.plan import Enforcement, Scope
 from ledger.domain.quantity import QuantityError, quantity_of, units_of
 from ledger.domain.usage import Terms, at_ms
 from lua.keys import Account
-from lua.scripts import Answer, Outcome
+from lua.types import Answer, Outcome
 
 # Letters of include/verdict.lua; the others stand for "no entitlement of this scope".
 _ENFORCEMENT: Mapping[str, Enforcement] = {"h": "hard", "s": "soft", "w": "shadow"}

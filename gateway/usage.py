@@ -31,7 +31,7 @@ from ledger.domain.ids import usage_id_for_key, usage_id_without_key
 from ledger.domain.quantity import QuantityError, number_of, quantity_of, units_of
 from ledger.domain.usage import Payload, at_ms, encode_payload, fingerprint, ms_of
 from lua.keys import uuid_text
-from lua.scripts import Answer, Event, Outcome
+from lua.types import Answer, Event, Outcome
 
 KEY_LENGTH = 255
 

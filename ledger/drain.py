@@ -27,7 +27,8 @@ from ledger import clock, db, logs, store
 from ledger.db import Connection
 from ledger.domain.usage import BadEntry, UsageRecord, at_ms, parse_entry, seal
 from ledger.recovery import Superseded, recover
-from lua.scripts import Fenced, Scripts, Tail
+from lua.scripts import Scripts
+from lua.types import Fenced, Tail
 
 log = structlog.get_logger()
 

@@ -22,7 +22,8 @@ from ledger.domain.period import Period
 from ledger.domain.usage import Terms, at_ms, encode_terms, ms_of
 from ledger.recovery import recover
 from lua import keys
-from lua.scripts import Fenced, Limit, LoadOutcome, Missing, Scripts
+from lua.scripts import Scripts
+from lua.types import Fenced, Limit, LoadOutcome, Missing
 
 ACQUIRE_S = 5  # for a connection, when many accounts are cold at once
 ATTEMPTS = 5  # each loses only to something newer: a plan change, a recovery, a burst of entries

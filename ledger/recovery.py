@@ -10,7 +10,8 @@ import structlog
 
 from ledger import store
 from ledger.db import Connection
-from lua.scripts import Recovery, RecoveryOutcome, Scripts
+from lua.scripts import Scripts
+from lua.types import Recovery, RecoveryOutcome
 
 log = structlog.get_logger()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
 import hiredis
@@ -45,10 +45,17 @@ class Multiplexer:
         wire = self._wire
         if wire is None or wire.closed:
             wire = await self._connect()
-        reply = await wire.send(command)
-        if isinstance(reply, hiredis.ReplyError):
-            raise refused(str(reply))
-        return reply
+        return await _said(wire.send(command))
+
+    def send(self, command: Sequence[Any], landed: Callable[[], None]) -> Awaitable[Any]:
+        """Sends one command in this moment where there is a connection, and calls `landed` in the
+        moment there is a reply or will be none. Await the reply; raises as `run` does."""
+        wire = self._wire
+        if wire is None or wire.closed:
+            later = asyncio.ensure_future(self.run(*command))
+            later.add_done_callback(lambda _: landed())
+            return later
+        return _said(wire.send(command, landed))
 
     async def close(self) -> None:
         if self._connecting is not None:
@@ -94,6 +101,13 @@ class Multiplexer:
             return wire
 
 
+async def _said(reply: asyncio.Future[Any]) -> Any:
+    said = await reply
+    if isinstance(said, hiredis.ReplyError):
+        raise refused(str(said))
+    return said
+
+
 def _greeting(address: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     commands: list[tuple[Any, ...]] = []
     if password := address.get("password"):
@@ -104,6 +118,10 @@ def _greeting(address: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     return commands
 
 
+def _nothing() -> None:
+    pass
+
+
 class _Wire(asyncio.Protocol):
     """The connection itself. Replies come in the order of the commands, so a queue of futures is
     all that is needed to bring each to its caller."""
@@ -112,19 +130,22 @@ class _Wire(asyncio.Protocol):
         self._loop = loop
         self._reply_timeout_s = reply_timeout_s
         self._reader = hiredis.Reader()
-        self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
+        self._waiting: deque[tuple[float, asyncio.Future[Any], Callable[[], None]]] = deque()
         self._transport: asyncio.Transport | None = None
         self._watch: asyncio.TimerHandle | None = None
         self.closed = False
 
-    def send(self, command: Sequence[Any]) -> asyncio.Future[Any]:
+    def send(
+        self, command: Sequence[Any], landed: Callable[[], None] = _nothing
+    ) -> asyncio.Future[Any]:
         """Sends a command; the future is its reply, an error reply included."""
         future = self._loop.create_future()
         if self._transport is None or self.closed:
             future.set_exception(_lost())
+            landed()
             return future
         self._transport.write(hiredis.pack_command(tuple(command)))
-        self._waiting.append((self._loop.time(), future))
+        self._waiting.append((self._loop.time(), future, landed))
         return future
 
     def close(self) -> None:
@@ -139,7 +160,8 @@ class _Wire(asyncio.Protocol):
         self._reader.feed(data)
         try:
             while (reply := self._reader.gets()) is not False:
-                _, future = self._waiting.popleft()
+                _, future, landed = self._waiting.popleft()
+                landed()
                 if not future.done():
                     future.set_result(reply)
         except (hiredis.ProtocolError, IndexError):
@@ -149,10 +171,11 @@ class _Wire(asyncio.Protocol):
         self.closed = True
         if self._watch is not None:
             self._watch.cancel()
-        for _sent, future in self._waiting:
+        waiting, self._waiting = self._waiting, deque()
+        for _sent, future, landed in waiting:
             if not future.done():
                 future.set_exception(_lost())
-        self._waiting.clear()
+            landed()
 
     def _look(self) -> None:
         """A call without reply for too long: the connection is given up, and with it all calls

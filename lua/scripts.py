@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha1
 from typing import Any, Protocol
@@ -10,8 +9,21 @@ from typing import Any, Protocol
 import msgspec
 
 from lua import keys, loader
-
-QUOTA_TTL_S = 24 * 3600  # the spec's TTL of a quota; refreshed whenever it is used
+from lua.record_call import QUOTA_TTL_S, RecordCall
+from lua.types import (
+    CheckAnswer,
+    Checked,
+    Event,
+    Fenced,
+    Limit,
+    LoadOutcome,
+    Missing,
+    QuotaHashes,
+    Recorded,
+    Recovery,
+    RecoveryOutcome,
+    Tail,
+)
 
 
 class NoScript(Exception):
@@ -26,141 +38,6 @@ class Connection(Protocol):
     async def script_load(self, source: str) -> None: ...
 
 
-class Outcome(enum.IntEnum):
-    """What became of one usage event; the numbers are those of ``record.lua``."""
-
-    RECORDED = 0
-    REPLAYED = 1
-    CONFLICT = 2
-    DENIED = 3
-    RATE_LIMITED = 4
-    MISS = 5
-    FULL = 6
-    LOOK_UP = 7
-    UNTIMELY = 8
-    OVERFLOW = 9
-    BLOCKED = 10
-    FENCED = 11
-    ALLOWED = 0  # what check.lua says where record.lua would record
-
-
-class LookedUp(enum.IntEnum):
-    """Whether the ledger was asked about an idempotency key Redis does not remember."""
-
-    NOT_YET = 0
-    UNKNOWN = 1
-    UNREACHABLE = 2
-
-
-class Missing(enum.IntFlag):
-    """Which quota hashes must be loaded before the event can be decided."""
-
-    NONE = 0
-    USER = 1
-    POOL = 2
-
-
-class LoadOutcome(enum.IntEnum):
-    LOADED = 0
-    FENCED = 1
-    RETRY = 2
-
-
-class RecoveryOutcome(enum.IntEnum):
-    """WHOLE: vouched for. LOST: a new epoch began. SUPERSEDED: this server belongs to a history
-    that the ledger has left behind, or never knew."""
-
-    WHOLE = 0
-    LOST = 1
-    SUPERSEDED = 2
-
-
-class Event(msgspec.Struct, frozen=True):
-    """One usage event as the record script takes it."""
-
-    partition: int
-    who: bytes
-    usage_id: bytes
-    fingerprint: bytes  # 8 bytes, or empty without idempotency key
-    usage_type: str
-    units: int
-    occurred_at: int | None  # ms
-    payload: bytes
-    looked_up: LookedUp = LookedUp.NOT_YET
-
-
-class Answer(msgspec.Struct, array_like=True, frozen=True):
-    """One event's answer; `starts`, `ends` and `recorded_at` in ms of the service's clock."""
-
-    outcome: Outcome
-    recorded_at: int = 0
-    remaining: int | None = None
-    exceeded: int = 0
-    scope: int = 0
-    limit: int = 0
-    starts: int = 0
-    ends: int = 0
-    detail: Any = None
-
-
-class CheckAnswer(msgspec.Struct, array_like=True, frozen=True):
-    outcome: Outcome
-    remaining: int | None = None
-    scope: int = 0
-    limit: int = 0
-    starts: int = 0
-    ends: int = 0
-    detail: Any = None
-
-
-class Fenced(Exception):
-    """This Redis has not been vouched for since it last restarted: recovery must run first."""
-
-
-class Recorded(msgspec.Struct, frozen=True):
-    """Answers in the order of the events, and the last entry appended to each partition."""
-
-    answers: list[Answer]
-    last_ids: dict[int, str]
-
-
-class Checked(msgspec.Struct, frozen=True):
-    now: int
-    answer: CheckAnswer
-
-
-class QuotaHashes(msgspec.Struct, frozen=True):
-    now: int
-    missing: Missing
-    user: dict[str, bytes]
-    pool: dict[str, bytes]
-
-
-class Limit(msgspec.Struct, frozen=True):
-    """One usage type's rule and starting count in a quota hash (all in units)."""
-
-    usage_type: str
-    enforcement: str  # h, s, w, x or n, as include/verdict.lua explains
-    limit: int | None  # None: unlimited
-    rate_limit: int  # units; 0 for none
-    rate_window_us: int
-    used: int
-
-
-class Tail(msgspec.Struct, frozen=True):
-    replid: str
-    epoch: int
-    last_id: str
-    entries: list[tuple[str, dict[str, bytes]]]
-
-
-class Recovery(msgspec.Struct, frozen=True):
-    outcome: RecoveryOutcome
-    epoch: int
-    replid: str
-    last_id: str
-
-
 class Scripts:
     """The scripts of one Redis connection, loaded on first use and after a restart."""
 
@@ -171,41 +48,14 @@ class Scripts:
     async def record(self, events: Sequence[Event], *, enforce: bool, cap: int) -> Recorded:
         """Decides the events in order and records those admitted. Their partitions must be on
         this connection's server (in a cluster: in one slot)."""
-        partitions: dict[int, int] = {}
-        counters: dict[tuple[int, bytes, str], int] = {}
-        args: list[Any] = ["", int(enforce), cap, QUOTA_TTL_S]
-        for event in events:
-            partition, who, usage_type = event.partition, event.who, event.usage_type
-            pool = keys.pool_of(who)
-            args += (
-                partitions.setdefault(partition, len(partitions) + 1),
-                counters.setdefault((partition, who, usage_type), len(counters) + 1),
-                0
-                if pool is None
-                else counters.setdefault((partition, pool, usage_type), len(counters) + 1),
-                who,
-                event.usage_id,
-                event.fingerprint,
-                usage_type,
-                event.units,
-                "" if event.occurred_at is None else event.occurred_at,
-                int(event.looked_up),
-                event.payload,
-            )
-        args[0] = len(partitions)
-        names: list[str] = []
-        for partition in partitions:
-            names += keys.of_partition(partition)
-        names += [keys.quota(partition, subject) for partition, subject, _ in counters]
-        last_ids, *answers = await self._run("record", names, args)
-        return Recorded(
-            msgspec.convert(answers, list[Answer]),
-            {
-                partition: last_id.decode()
-                for partition, last_id in zip(partitions, last_ids, strict=True)
-                if last_id
-            },
-        )
+        return await self.run_record(RecordCall(events), enforce=enforce, cap=cap)
+
+    async def run_record(self, call: RecordCall, *, enforce: bool, cap: int) -> Recorded:
+        return call.read(await self._run("record", call.keys(), call.args(enforce, cap)))
+
+    @property
+    def record_sha(self) -> str:
+        return self._scripts["record"].sha
 
     async def check(
         self,

@@ -24,4 +24,6 @@ class Redis(Protocol):
 async def standing(redis: Redis, partition: int) -> Standing:
     replid, retained = await redis.run("HMGET", keys.meta(partition), "replid", "retained")
     entries = await redis.run("XLEN", keys.stream(partition))
-    return Standing(None if replid is None else replid.decode(), max(0, entries - int(retained or 0)))
+    return Standing(
+        None if replid is None else replid.decode(), max(0, entries - int(retained or 0))
+    )

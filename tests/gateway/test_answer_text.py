@@ -11,7 +11,7 @@ from gateway.messages import UsageAnswer, encoder
 from gateway.usage import _body
 from ledger.domain.quantity import MAX_UNITS, quantity_of
 from ledger.domain.usage import at_ms
-from lua.scripts import Answer, Outcome
+from lua.types import Answer, Outcome
 
 
 @given(

@@ -10,8 +10,9 @@ from ledger import db, store
 from ledger.drain import Drain
 from ledger.recovery import recover
 from lua import keys
-from lua.scripts import RecoveryOutcome, Scripts
+from lua.scripts import Scripts
 from lua.standing import standing
+from lua.types import RecoveryOutcome
 from tests.ledger.crashes import Crash, CrashingConnection, CrashingScripts, Tripwire
 from tests.ledger.stream import Partition
 

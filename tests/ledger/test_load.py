@@ -14,7 +14,8 @@ from ledger.domain.ids import dev_uuid
 from ledger.entitlements import Loader, NoDefaultTier, NotLoaded, OrganizationMismatch
 from lua import keys
 from lua.keys import Account, partition_of
-from lua.scripts import LoadOutcome, Missing, Scripts
+from lua.scripts import Scripts
+from lua.types import LoadOutcome, Missing
 from tests.conftest import Service
 from tests.ledger.plans import add_plan, allows, on_plan, organization_on_plan, pool, subscribe
 

@@ -15,7 +15,8 @@ from ledger.drain import Drain
 from ledger.recovery import Superseded, recover
 from ledger.settings import Settings
 from lua import keys
-from lua.scripts import Fenced, RecoveryOutcome, Scripts
+from lua.scripts import Scripts
+from lua.types import Fenced, RecoveryOutcome
 from tests.conftest import Service, Services
 from tests.flow.invariants import Told, check
 from tests.ledger.plans import allows, on_plan, organization_on_plan, pool

@@ -10,7 +10,9 @@ from uuid import UUID, uuid5
 
 from lua import keys
 from lua.keys import Account
-from lua.scripts import (
+from lua.scripts import Scripts
+from lua.standing import Standing, standing
+from lua.types import (
     CheckAnswer,
     Event,
     Fenced,
@@ -20,9 +22,7 @@ from lua.scripts import (
     Outcome,
     Recorded,
     Recovery,
-    Scripts,
 )
-from lua.standing import Standing, standing
 
 PARTITION = 3
 CAP = 1_000_000

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ledger.domain.quantity import MAX_UNITS
-from lua.scripts import Limit, LoadOutcome, LookedUp
+from lua.types import Limit, LoadOutcome, LookedUp
 from tests.lua.kit import (
     DAY_MS,
     MEMBER,

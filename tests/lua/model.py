@@ -11,7 +11,7 @@ from math import ceil
 import msgspec
 
 from lua import keys
-from lua.scripts import Answer, Event, Limit, LookedUp, Missing, Outcome
+from lua.types import Answer, Event, Limit, LookedUp, Missing, Outcome
 
 DAY_MS = 24 * 3_600_000
 MAX_UNITS = 2**53 - 1

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ledger.domain.quantity import MAX_UNITS
 from lua.connection import RedisConnection
-from lua.scripts import Limit, Missing, Outcome
+from lua.types import Limit, Missing, Outcome
 from tests.lua.kit import (
     DAY_MS,
     MEMBER,

@@ -11,14 +11,9 @@ from typing import Any
 import pytest
 
 from lua import keys, loader
-from lua.scripts import (
-    NAMES,
-    QUOTA_TTL_S,
-    Event,
-    Limit,
-    LookedUp,
-    Scripts,
-)
+from lua.record_call import QUOTA_TTL_S
+from lua.scripts import NAMES, Scripts
+from lua.types import Event, Limit, LookedUp
 from tests.lua.header import SHEBANG, include, read, split_top, with_includes
 from tests.lua.kit import MEMBER, OTHER_MEMBER, POOL, USER
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from ledger.domain import quantity, usage
-from lua.scripts import (
-    NAMES,
-    QUOTA_TTL_S,
+from lua.record_call import QUOTA_TTL_S
+from lua.scripts import NAMES
+from lua.types import (
     Answer,
     CheckAnswer,
     Checked,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lua.scripts import Limit, LoadOutcome, Outcome
+from lua.types import Limit, LoadOutcome, Outcome
 from tests.lua.kit import (
     DAY_MS,
     MEMBER,

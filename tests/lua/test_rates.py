@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lua.scripts import Answer, Outcome
+from lua.types import Answer, Outcome
 from tests.lua.kit import MEMBER, POOL, USER, Bench, event, limit
 
 RECORDED, RATE_LIMITED = Outcome.RECORDED, Outcome.RATE_LIMITED

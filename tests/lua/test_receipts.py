@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from ledger.domain.quantity import MAX_UNITS
-from lua.scripts import Answer, Event, LookedUp, Outcome, Recorded
+from lua.types import Answer, Event, LookedUp, Outcome, Recorded
 from tests.lua.kit import (
     DAY_MS,
     HOUR_MS,

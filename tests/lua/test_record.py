@@ -6,7 +6,7 @@ import pytest
 
 from ledger.domain.quantity import MAX_UNITS
 from ledger.domain.usage import Payload, Terms, encode_payload, encode_terms, parse_entry
-from lua.scripts import Limit, Outcome
+from lua.types import Limit, Outcome
 from tests.lua.kit import (
     DAY_MS,
     HOUR_MS,

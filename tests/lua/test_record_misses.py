@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from lua.connection import RedisUnavailable
-from lua.scripts import Answer, Event, Fenced, Missing, Outcome
+from lua.types import Answer, Event, Fenced, Missing, Outcome
 from tests.lua.kit import DAY_MS, MEMBER, PARTITION, POOL, USER, Bench, event, limit
 
 STRANGER = "f" * 40

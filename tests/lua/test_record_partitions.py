@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lua.connection import RedisConnection, RedisUnavailable
-from lua.scripts import Answer, Event, LookedUp, Missing, Outcome, Recorded
+from lua.types import Answer, Event, LookedUp, Missing, Outcome, Recorded
 from tests.lua.kit import (
     CAP,
     DAY_MS,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lua.scripts import Fenced, Outcome, RecoveryOutcome
 from lua.standing import Standing
+from lua.types import Fenced, Outcome, RecoveryOutcome
 from tests.lua.kit import CAP, DAY_MS, PARTITION, USER, Bench, event, limit
 
 WHOLE, LOST, SUPERSEDED = RecoveryOutcome.WHOLE, RecoveryOutcome.LOST, RecoveryOutcome.SUPERSEDED

@@ -1,0 +1,66 @@
+"""One call of the record script: made event by event, because on the hot path that is done while
+Redis decides the call before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from lua import keys
+from lua.types import Answer, Event, Recorded
+
+QUOTA_TTL_S = 24 * 3600  # the spec's TTL of a quota; refreshed whenever it is used
+
+
+class RecordCall:
+    """Keys and arguments in the order of `record.lua`, and what its reply means."""
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self._partitions: dict[int, int] = {}
+        self._counters: dict[tuple[int, bytes, str], int] = {}
+        self._events: list[Any] = []
+        for event in events:
+            self.add(event)
+
+    def add(self, event: Event) -> None:
+        partitions, counters = self._partitions, self._counters
+        partition, who, usage_type = event.partition, event.who, event.usage_type
+        pool = keys.pool_of(who)
+        self._events += (
+            partitions.setdefault(partition, len(partitions) + 1),
+            counters.setdefault((partition, who, usage_type), len(counters) + 1),
+            0
+            if pool is None
+            else counters.setdefault((partition, pool, usage_type), len(counters) + 1),
+            who,
+            event.usage_id,
+            event.fingerprint,
+            usage_type,
+            event.units,
+            "" if event.occurred_at is None else event.occurred_at,
+            int(event.looked_up),
+            event.payload,
+        )
+
+    def keys(self) -> list[str]:
+        names: list[str] = []
+        for partition in self._partitions:
+            names += keys.of_partition(partition)
+        names += [keys.quota(partition, subject) for partition, subject, _ in self._counters]
+        return names
+
+    def args(self, enforce: bool, cap: int) -> list[Any]:
+        return [len(self._partitions), int(enforce), cap, QUOTA_TTL_S, *self._events]
+
+    def read(self, reply: Sequence[Any]) -> Recorded:
+        last_ids, *answers = reply
+        return Recorded(
+            msgspec.convert(answers, list[Answer]),
+            {
+                partition: last_id.decode()
+                for partition, last_id in zip(self._partitions, last_ids, strict=True)
+                if last_id
+            },
+        )
