@@ -66,6 +66,9 @@ class Admission:
         for _ in range(ROUNDS):
             since = asyncio.get_running_loop().time()
             outcomes = await self._ask(asked)
+            if not any(_needs_ledger(outcome) for outcome in outcomes.values()):
+                answers |= {index: _final(outcome) for index, outcome in outcomes.items()}
+                return [answers[index] for index in range(len(events))]
             again: dict[int, Event] = {}
             for said in await asyncio.gather(
                 self._vouch_for(asked, outcomes, since),
@@ -242,12 +245,14 @@ class Admission:
 def settled(outcome: Answer | BaseException) -> Answer | Problem | None:
     """The answer of a submitted event; None when the ledger must be asked first: then nothing was
     recorded and `record` does the rest."""
-    if isinstance(outcome, Answer) and outcome.outcome in _NEEDS_LEDGER:
-        return None
-    return _final(outcome)
+    return None if _needs_ledger(outcome) else _final(outcome)
 
 
 _NEEDS_LEDGER = (Outcome.FENCED, Outcome.MISS, Outcome.LOOK_UP)
+
+
+def _needs_ledger(outcome: Answer | BaseException) -> bool:
+    return isinstance(outcome, Answer) and outcome.outcome in _NEEDS_LEDGER
 
 
 def _is(outcome: Answer | BaseException, kind: Outcome) -> bool:

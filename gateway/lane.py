@@ -16,8 +16,9 @@ from lua.recorder import Recorder
 from lua.types import Answer, Event, Recorded
 
 CALL_EVENTS = 128  # events in one script call: Redis serves nobody else meanwhile (a few ms)
-SHARE = 16  # events of one organisation in a call while others wait
+SHARE = CALL_EVENTS // 2  # of one organisation in a call while others wait
 CALLS = 2  # under way at once: one is decided by Redis while the next is gathered here
+CROWD = 16  # events that are worth a second call: for fewer, Redis's sync of its file costs more
 WAITING_EVENTS = 10_000  # beyond it an early 503 beats a late answer
 WAIT_S = 0.25  # for a call to be made; later than this, an answer would be of no use
 SHED_S = 0.05  # how often those who have waited too long are looked for
@@ -62,7 +63,7 @@ class Lane:
         else:
             done(_late())
             return
-        if self._calls < CALLS:
+        if self._calls == 0 or (self._calls < CALLS and len(self._next) >= CROWD):
             if not self._scheduled:
                 self._scheduled = True
                 self._loop.call_soon(self._start)
@@ -71,7 +72,7 @@ class Lane:
 
     def _start(self) -> None:
         self._scheduled = False
-        while self._next and self._calls < CALLS:
+        while self._next and self._calls < (CALLS if len(self._next) >= CROWD else 1):
             taken, call = self._next, self._call
             self._gather(self._later.take(CALL_EVENTS) if self._later else [])
             self._calls += 1

@@ -237,8 +237,10 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes, kind: Kind = Kind.INVA
         raise Problem(kind, "the body is not UTF-8") from None
     given = msgspec.structs.astuple(value)
     keys = len(given) - given.count(UNSET)
-    # As many colons as keys: none can be there twice. Else strings, or what they hide, are read.
-    if body.count(b":") != keys and _named(body) != keys + _nested(given):
+    # No more colons than keys, but for those of raw parts: none can be there twice. Else strings,
+    # and what is within them, must be told apart.
+    colons = body.count(b":")
+    if colons not in (keys, keys + _colons(given)) and _named(body) != keys + _nested(given):
         raise Problem(kind, "the body names a field twice")
     return value
 
@@ -247,6 +249,17 @@ def _named(raw: bytes) -> int:
     """How many keys the text has, those of nested objects included."""
     found = _STRINGS.findall(raw)
     return len(found) - found.count(b"")
+
+
+def _colons(fields: Iterable[Any]) -> int:
+    """How many colons are in the raw parts of a decoded document."""
+    colons = 0
+    for field in fields:
+        if type(field) is msgspec.Raw:
+            colons += bytes(field).count(b":")
+        elif type(field) is list:
+            colons += _colons(field)
+    return colons
 
 
 def _nested(fields: Iterable[Any]) -> int:

@@ -7,8 +7,8 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.messages import UsageAnswer, encoder
-from gateway.usage import _body
+from gateway.messages import BatchResult, UsageAnswer, encoder
+from gateway.usage import _body, _result
 from ledger.domain.quantity import MAX_UNITS, quantity_of
 from ledger.domain.usage import at_ms
 from lua.types import Answer, Outcome
@@ -32,3 +32,15 @@ def test_the_text_is_the_encoders(
     )
     answer = Answer(Outcome.RECORDED, at, remaining, exceeded)
     assert _body(usage_id.bytes, answer, places) == encoder.encode(typed)
+    for replayed in (False, True):
+        result = BatchResult(
+            status=201,
+            usage_id=typed.usage_id,
+            recorded_at=typed.recorded_at,
+            quota_remaining=typed.quota_remaining,
+            quota_exceeded=typed.quota_exceeded,
+            replayed=replayed,
+        )
+        assert encoder.encode(_result(usage_id.bytes, answer, places, replayed)) == (
+            encoder.encode(result)
+        )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway import lane as lanes
-from gateway.lane import CALL_EVENTS, CALLS, WAITING_EVENTS, Lane
+from gateway.lane import CALL_EVENTS, CALLS, CROWD, WAITING_EVENTS, Lane
 from gateway.problems import Problem
 from lua.connection import RedisUnavailable
 from lua.record_call import RecordCall
@@ -131,6 +131,18 @@ async def test_a_crowd_of_one_organisation_does_not_stand_before_another(bench: 
     assert other.usage_id in after
 
 
+async def test_a_few_wait_for_the_call_before_them_and_a_crowd_does_not(bench: Bench) -> None:
+    bench.submit(event(1))
+    await bench.redis.call(0)
+    for number in range(CROWD - 1):
+        bench.submit(event(2, number))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(bench.redis.calls) == 1
+    bench.submit(event(2, CROWD))
+    assert len(await bench.redis.call(1)) == CROWD
+
+
 async def test_the_next_call_goes_out_before_anybody_is_answered(bench: Bench) -> None:
     """Redis does nothing meanwhile: what is done before it is waited for by all."""
     for number in range((CALLS + 1) * CALL_EVENTS):
@@ -198,8 +210,8 @@ async def test_an_error_is_told_to_everybody_in_the_call_and_to_nobody_else(
     bench.submit(event(1))
     await bench.redis.call(0)
     bench.submit(event(2))
-    await bench.redis.call(1)
     bench.redis.answer(0, RedisUnavailable("gone", outcome_unknown=unknown))
+    await bench.redis.call(1)
     bench.redis.answer(1)
     await bench.until(2)
     assert isinstance(bench.said[event(1).who], RedisUnavailable)

@@ -1,0 +1,64 @@
+"""A key given twice is found however it is written, and nothing else is taken for one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.messages import batch_decoder, decode, usage_decoder
+from gateway.problems import Problem
+
+USAGE = {"user_id": "ada", "usage_type": "api_calls", "quantity": 1}
+TEXT = st.text(st.sampled_from('a:"\\\\{},[ \u00e9'), max_size=12)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "metadata": st.dictionaries(TEXT, TEXT, max_size=4),
+            "idempotency_key": TEXT,
+            "organization_id": st.just("clinic"),
+            "occurred_at": st.just("2026-11-02T10:00:00Z"),
+        },
+    ),
+    st.sampled_from([(",", ":"), (" , ", " : ")]),
+)
+def test_strings_may_look_like_keys(more: dict[str, Any], separators: tuple[str, str]) -> None:
+    body = json.dumps(USAGE | more, separators=separators).encode()
+    decode(usage_decoder, body)
+    decode(batch_decoder, b'{"records":[%s,%s]}' % (body, body))
+
+
+@pytest.mark.parametrize(
+    "twice",
+    [
+        b'{"user_id":"ada","user_id":"eve","usage_type":"api_calls","quantity":1}',
+        b'{"user_id":"ada","user_id" : "eve","usage_type":"api_calls","quantity":1}',
+        b'{"user_id":"ada","user\\u005fid":"eve","usage_type":"api_calls","quantity":1}',
+        b'{"user_id":"ada","usage_type":"api_calls","quantity":2,"quantity":1}',
+        b'{"user_id":"ada","usage_type":"api_calls","quantity":1,"metadata":{"a":"x:y","a":"z"}}',
+        b'{"user_id":"ada","usage_type":"api_calls","quantity":1,"metadata":null,"metadata":null}',
+    ],
+)
+def test_a_key_twice_is_refused(twice: bytes) -> None:
+    with pytest.raises(Problem, match="twice"):
+        decode(usage_decoder, twice)
+
+
+@pytest.mark.parametrize(
+    "twice",
+    [
+        b'{"records":[],"records":[]}',
+        b'{"records":[{"a":1}],"records":[{"a":1}]}',
+        b'{"records":[{"a":1}],"records":[]}',
+        b'{"records":[{"a":"b:c"}] , "records" : [1]}',
+    ],
+)
+def test_records_twice_are_refused(twice: bytes) -> None:
+    with pytest.raises(Problem, match="twice"):
+        decode(batch_decoder, twice)
