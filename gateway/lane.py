@@ -30,7 +30,7 @@ Done = Callable[[Answer | BaseException], None]
 class _Waiting(msgspec.Struct, frozen=True, gc=False):
     event: Event
     done: Done
-    since: float
+    since: float  # by a clock that stands still while this process is too busy to look at it
 
 
 class Lane:
@@ -47,14 +47,15 @@ class Lane:
         self._calls = 0
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
-        self._shedding: asyncio.TimerHandle | None = None
+        self._shed_at = 0.0  # 0: nobody waits
+        self._stalled_s = 0.0  # how long this process was too busy to look
         self._reading: set[asyncio.Task[None]] = set()
         self.acked: dict[int, str] = {}  # by partition: the last stream id answered for
 
     def submit(self, event: Event, done: Done) -> None:
         """Sends the event at the end of this tick, or with a later call when Redis is busy; one
         of them calls `done`."""
-        waiting = _Waiting(event, done, self._loop.time())
+        waiting = _Waiting(event, done, self._loop.time() - self._stalled_s)
         if len(self._next) < CALL_EVENTS and not self._later:
             self._next.append(waiting)
             self._call.add(event)
@@ -67,8 +68,8 @@ class Lane:
             if not self._scheduled:
                 self._scheduled = True
                 self._loop.call_soon(self._start)
-        elif self._shedding is None:
-            self._shedding = self._loop.call_later(SHED_S, self._shed)
+        elif not self._shed_at:
+            self._shed_later()
 
     def _start(self) -> None:
         self._scheduled = False
@@ -106,17 +107,24 @@ class Lane:
             for one in taken[answered:]:  # however this ended: nobody may wait for ever
                 one.done(RedisUnavailable("the call was given up", outcome_unknown=True))
 
+    def _shed_later(self) -> None:
+        self._shed_at = self._loop.time() + SHED_S
+        self._loop.call_at(self._shed_at, self._shed)
+
     def _shed(self) -> None:
-        """Refuses those who have waited too long: Redis is slow, or does not answer."""
-        self._shedding = None
-        oldest = self._loop.time() - WAIT_S
+        """Refuses those who have waited too long: Redis is slow, or does not answer. What this
+        process itself took, for a burst of requests, is not held against them."""
+        now = self._loop.time()
+        self._stalled_s += now - self._shed_at
+        self._shed_at = 0.0
+        oldest = now - self._stalled_s - WAIT_S
         late = [one for one in self._next if one.since < oldest]
         late += self._later.drop(lambda one: one.since < oldest)
         if late:
             kept = [one for one in self._next if one.since >= oldest]
             self._gather(kept + self._later.take(CALL_EVENTS - len(kept)))
         if self._next:
-            self._shedding = self._loop.call_later(SHED_S, self._shed)
+            self._shed_later()
         for one in late:
             one.done(_late())
 

@@ -70,14 +70,23 @@ class Proxy:
 
     async def _pump_back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         loop = asyncio.get_running_loop()
+        late: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+
+        async def deliver() -> None:
+            """In order, also when the delay changes."""
+            while True:
+                due, data = await late.get()
+                await asyncio.sleep(max(0, due - loop.time()))
+                writer.write(data)
+                late.task_done()
+
+        delivery = asyncio.ensure_future(deliver())
         with suppress(OSError):
             while data := await reader.read(65536):
                 if self.loses():
-                    writer.write(data[: len(data) // 2])
+                    late.put_nowait((0, data[: len(data) // 2]))
                     break
-                if self.delay_s:
-                    loop.call_later(self.delay_s, writer.write, data)
-                else:
-                    writer.write(data)
-                    await writer.drain()
-        loop.call_later(self.delay_s, writer.close)
+                late.put_nowait((loop.time() + self.delay_s, data))
+        await late.join()
+        delivery.cancel()
+        writer.close()

@@ -191,6 +191,40 @@ async def test_nobody_waits_for_longer_than_there_is_a_use(
     assert len(await bench.redis.call(CALLS)) == 1
 
 
+async def test_what_this_process_takes_itself_is_not_held_against_those_who_wait(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A burst keeps the loop busy for longer than anybody may wait for Redis."""
+    now = 0.0
+
+    class Clock:
+        def time(self) -> float:
+            return now
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(asyncio.get_running_loop(), name)
+
+        def call_at(self, _: float, look: Callable[[], None]) -> None:
+            looks.append(look)
+
+    looks: list[Callable[[], None]] = []
+    monkeypatch.setattr(bench.lane, "_loop", Clock())
+    bench.submit(event(1))
+    await bench.redis.call(0)
+    bench.submit(event(2))  # waits; the first look at it is meant for SHED_S
+    now = 10.0  # and comes much later
+    looks.pop()()
+    assert not bench.said
+    now += lanes.WAIT_S + lanes.SHED_S
+    looks.pop()()
+    assert not bench.said
+    for _ in range(20):  # punctual looks: Redis itself does not answer
+        now += lanes.SHED_S
+        if looks:
+            looks.pop()()
+    assert isinstance(bench.said[event(2).who], Problem)
+
+
 async def test_what_waits_is_bounded(bench: Bench) -> None:
     room = (CALLS + 1) * CALL_EVENTS + WAITING_EVENTS
     for number in range(CALLS * CALL_EVENTS):
