@@ -92,6 +92,7 @@ class Sample:
         self.accepted = 0  # records of batches
         self.unknown = 0  # sent, and never answered
         self.latencies = array("q")
+        self.refusals = array("q")  # those of the answers 503
         self.cpu_s: float | None = None  # of the server meanwhile
 
     @property
@@ -156,7 +157,8 @@ def run(
             if reply is None:
                 sample.unknown += 1
                 continue
-            sample.latencies.append(clock() - began - intended[wire])
+            latency = clock() - began - intended[wire]
+            (sample.refusals if reply.status == 503 else sample.latencies).append(latency)
             sample.statuses[reply.status] += 1
             sample.replayed += reply.replayed
             sample.accepted += reply.accepted

@@ -45,9 +45,15 @@ async def closed(
     return await _load(process, requests, AsFastAsPossible(seconds, count), CLOSED_CONNECTIONS)
 
 
-async def opened(process: Process, requests: Iterator[bytes], rate: int, seconds: float) -> Sample:
+async def opened(
+    process: Process,
+    requests: Iterator[bytes],
+    rate: int,
+    seconds: float,
+    connections: int = OPEN_CONNECTIONS,
+) -> Sample:
     """An open loop: `rate` requests per second, come what may."""
-    return await _load(process, requests, FixedRate(rate, seconds), OPEN_CONNECTIONS)
+    return await _load(process, requests, FixedRate(rate, seconds), connections)
 
 
 async def _load(

@@ -135,6 +135,7 @@ def targets(results: Results) -> list[Target]:
     drain = results.values("ledger", "drain")
     limit = fastest(results.figures.get("redis alone", {}))
     half = "open loop at half of saturation"
+    slow = "slow Redis (+300 ms), 2,000 requests/s"
     return [
         against("nginx", 1.0),
         against("fastify", 1.3),
@@ -157,6 +158,7 @@ def targets(results: Results) -> list[Target]:
             ratios(drain, results.values("ledger", "raw COPY")),
         ),
         Target("P4", "drain against one gateway core, one by one", 1.5, True, ratios(drain, own)),
+        most("slow Redis", "p99 of the 503s", 400, "ms", slow, "p99 of the 503s"),
         most("P5", "Redis bytes of an undrained event", 300, "B", "memory", "undrained event"),
         most("P5", "Redis bytes of a receipt", 96, "B", "memory", "receipt"),
         most("P5", "memory of a gateway worker", 90, "MB", "memory", "gateway worker"),

@@ -82,12 +82,18 @@ class Rig:
     ) -> None:
         await self._stack.aclose()
 
-    async def add_gateway(self, cores: cpus.Cores, workers: int = 1) -> Process:
+    async def add_gateway(
+        self, cores: cpus.Cores, workers: int = 1, redis_url: str | None = None
+    ) -> Process:
         """One more gateway, on a port of its own."""
         number = len(self._gateways) + 1
         made = program(
             "gateway",
-            {**self.environ, "GATEWAY_WORKERS": str(workers)},
+            {
+                **self.environ,
+                "GATEWAY_WORKERS": str(workers),
+                "REDIS_URL": redis_url or self.store.url,
+            },
             folder=self.folder,
             cores=cores,
             port=free_port(),

@@ -62,6 +62,8 @@ async def measure(
         if options.workers:
             say("several gateway processes")
             await stages.workers()
+        say("slow Redis")
+        await stages.slow_redis()
         if options.append_only_off:
             await rig.append_only(False)
             for number in range(1, options.rounds + 1):

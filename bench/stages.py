@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections import deque
 
@@ -12,6 +13,7 @@ from bench.histogram import Histogram
 from bench.options import Options
 from bench.peers import Peer
 from bench.processes import Process
+from bench.relay import Relay
 from bench.results import GATEWAY, Check, Point, Results
 from bench.rig import Rig
 from bench.traffic import HOT, LIMITED, REPEATS, SMALL, Population
@@ -20,6 +22,9 @@ HALF = "open loop at half of saturation"
 _CURVE = (0.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99, 100.0)
 _REPLAYED = 200  # requests sent a second time in the replay test
 _FIRST = 100  # requests to each population before anything is timed
+SLOW = "slow Redis (+300 ms), 2,000 requests/s"
+_SLOW_S = 0.3
+_CROWD, _CROWD_CONNECTIONS = 2_000, 1_024  # several times what such a Redis can take
 _LONG_S = 60.0  # more than a load that is counted in requests needs
 
 
@@ -152,6 +157,45 @@ class Stages:
                 sample = await self._own(one)
                 results.add("accounts", name, "requests/s", sample.rate)
         results.notes.append(f"many accounts: {population.users:,} with a quota in Redis")
+
+    async def slow_redis(self) -> None:
+        """More than a Redis that answers 300 ms late can take: how soon callers are refused, what
+        it costs in memory, and whether all is well when Redis is."""
+        rig, results, seconds = self._rig, self._results, self._options.long_s
+        async with Relay(rig.store.url) as relay:
+            gateway = await rig.add_gateway(rig.plan.server, redis_url=relay.url)
+            await self._normal(gateway)
+            before = cpus.resident_bytes(gateway.pid)
+            relay.delay_s = _SLOW_S
+            slow = await loads.opened(
+                gateway, rig.traffic.singles(SMALL), _CROWD, seconds, _CROWD_CONNECTIONS
+            )
+            self._books.enter(slow, 503)
+            grown = cpus.resident_bytes(gateway.pid) - before
+            relay.delay_s = 0.0
+            await asyncio.sleep(_SLOW_S)  # what was answered late is still on its way
+            after = await self._normal(gateway)
+            await gateway.stop()
+        refusals = Histogram(slow.refusals).percentiles_ms(50, 99)
+        for name, value in zip(("p50 of the 503s", "p99 of the 503s"), refusals, strict=True):
+            results.add(SLOW, name, "ms", value)
+        results.add(SLOW, "answered 503", "requests", slow.statuses[503])
+        results.add(SLOW, "answered 201", "requests", slow.statuses[201])
+        results.add(SLOW, "memory gained", "MB", grown / 1e6)
+        good = after.statuses[201] == after.answers > 0
+        results.checks.append(
+            Check(
+                "after a slow Redis all is recorded again, without a restart",
+                good and not after.unknown,
+                f"{after.statuses[201]} of {after.answers} requests",
+            )
+        )
+
+    async def _normal(self, gateway: Process) -> Sample:
+        requests = self._rig.traffic.singles(SMALL)
+        sample = await loads.closed(gateway, requests, self._options.short_s)
+        self._books.enter(sample)
+        return sample
 
     async def workers(self) -> None:
         """One gateway worker against several, on all cores but the generator's."""
