@@ -1,51 +1,93 @@
-"""A Redis that is slow: a relay in front of it, whose answers come late."""
+"""A server that can be slow, lose answers or be unplugged: a relay in front of it, for the
+slow Redis of the benchmark and the outages of the tests."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Self
 from urllib.parse import urlsplit, urlunsplit
-
-from bench.processes import HOST
 
 
 class Relay:
-    """Relays to the server of a URL; what the server says comes `delay_s` later."""
+    """Relays to the server of a URL; `url` is the same with the relay's port. What the server
+    says comes `delay_s` later; where `loses` says so it is lost, and the connection with it."""
 
     def __init__(self, url: str) -> None:
         self.delay_s = 0.0
+        self.loses: Callable[[], bool] = lambda: False
         self._target = urlsplit(url)
+        self._port = 0
         self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._relay, HOST, 0)
+    async def __aenter__(self) -> Relay:
+        await self.restore()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
+        await self.cut()
 
     @property
     def url(self) -> str:
-        assert self._server is not None
-        port = self._server.sockets[0].getsockname()[1]
         user = self._target.netloc.rpartition("@")[0]
-        return urlunsplit(self._target._replace(netloc=f"{user}@{HOST}:{port}"))
+        return urlunsplit(self._target._replace(netloc=f"{user}@127.0.0.1:{self._port}"))
+
+    async def restore(self) -> None:
+        self._server = await asyncio.start_server(self._relay, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    async def cut(self) -> None:
+        """Drops every connection; new ones are refused."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for writer in list(self._writers):
+            writer.transport.abort()
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        host, port = self._target.hostname, self._target.port
-        inner_reader, inner_writer = await asyncio.open_connection(host, port)
-        pumps = (self._pump(reader, inner_writer, False), self._pump(inner_reader, writer, True))
-        await asyncio.gather(*pumps)
+        port = self._target.port
+        assert port is not None
+        try:
+            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            writer.close()
+            return
+        self._writers |= {writer, inner_writer}
+        try:
+            await asyncio.gather(
+                self._pump(reader, inner_writer), self._pump_back(inner_reader, writer)
+            )
+        finally:
+            self._writers -= {writer, inner_writer}
+            inner_writer.transport.abort()
 
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, late: bool
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        due = 0.0  # never before what came earlier
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
-                due = max(due, loop.time() + self.delay_s) if late else 0.0
-                loop.call_at(due, writer.write, data)
-        loop.call_at(due, writer.close)
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def _pump_back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        late: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+
+        async def deliver() -> None:
+            """In order, also when the delay changes."""
+            while True:
+                due, data = await late.get()
+                await asyncio.sleep(max(0, due - loop.time()))
+                writer.write(data)
+                late.task_done()
+
+        delivery = asyncio.ensure_future(deliver())
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                if self.loses():
+                    late.put_nowait((0, data[: len(data) // 2]))
+                    break
+                late.put_nowait((loop.time() + self.delay_s, data))
+        await late.join()
+        delivery.cancel()
+        writer.close()

@@ -14,17 +14,14 @@ from bench.options import Options
 from bench.peers import Peer
 from bench.processes import Process
 from bench.relay import Relay
-from bench.results import GATEWAY, Check, Point, Results
+from bench.results import GATEWAY, HALF, SLOW, SLOW_RATE, SLOW_S, Check, Point, Results
 from bench.rig import Rig
 from bench.traffic import HOT, LIMITED, REPEATS, SMALL, Population
 
-HALF = "open loop at half of saturation"
 _CURVE = (0.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99, 100.0)
 _REPLAYED = 200  # requests sent a second time in the replay test
 _FIRST = 100  # requests to each population before anything is timed
-SLOW = "slow Redis (+300 ms), 2,000 requests/s"
-_SLOW_S = 0.3
-_CROWD, _CROWD_CONNECTIONS = 2_000, 1_024  # several times what such a Redis can take
+_SLOW_CONNECTIONS = 1_024
 _LONG_S = 60.0  # more than a load that is counted in requests needs
 
 
@@ -166,14 +163,14 @@ class Stages:
             gateway = await rig.add_gateway(rig.plan.server, redis_url=relay.url)
             await self._normal(gateway)
             before = cpus.resident_bytes(gateway.pid)
-            relay.delay_s = _SLOW_S
+            relay.delay_s = SLOW_S
             slow = await loads.opened(
-                gateway, rig.traffic.singles(SMALL), _CROWD, seconds, _CROWD_CONNECTIONS
+                gateway, rig.traffic.singles(SMALL), SLOW_RATE, seconds, _SLOW_CONNECTIONS
             )
             self._books.enter(slow, 503)
             grown = cpus.resident_bytes(gateway.pid) - before
             relay.delay_s = 0.0
-            await asyncio.sleep(_SLOW_S)  # what was answered late is still on its way
+            await asyncio.sleep(SLOW_S)  # what was answered late is still on its way
             after = await self._normal(gateway)
             await gateway.stop()
         refusals = Histogram(slow.refusals).percentiles_ms(50, 99)

@@ -1,4 +1,4 @@
-"""The hot path: all events of a moment go to Redis as one script call.
+"""The hot path: events share calls of the record script.
 
 An event's way: lane -> record script -> answer. Only what Redis does not know leaves it: a quota
 that is not loaded, a key that is not remembered, a server that is not vouched for; then the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from functools import lru_cache
 from typing import Any, Literal
 from uuid import UUID
 
@@ -23,7 +24,7 @@ MAX_SUBJECT = 255
 _MAX_TOKEN = 8192
 
 
-class Action(enum.StrEnum):
+class Action(enum.StrEnum):  # hashed in C, once a request
     """What a route does, as the role table of the contract names it."""
 
     RECORD_USAGE = "record, check, reserve usage"
@@ -67,6 +68,17 @@ SCOPES: dict[Action, str] = {
 """What a service token's `scope` must contain besides its role."""
 
 
+@lru_cache(maxsize=1024)
+def _reach(
+    roles: frozenset[str], scopes: frozenset[str], every_organization: bool, action: Action
+) -> Reach:
+    rights, scope = RIGHTS[action], SCOPES.get(action)
+    if scope and scope not in scopes:
+        roles -= {"service"}
+    best = max((rights.get(role, _N) for role in roles), default=_N)  # type: ignore[call-overload]
+    return _ALL if best is _ORG and every_organization else Reach(best)
+
+
 class Principal(msgspec.Struct, frozen=True):
     """The caller: `organizations` are those of the token, `every_organization` its ``*``."""
 
@@ -76,7 +88,6 @@ class Principal(msgspec.Struct, frozen=True):
     every_organization: bool = False
     scopes: frozenset[str] = frozenset()
     anonymous: bool = False  # no token, in dev
-    _reaches: dict[Action, Reach] = msgspec.field(default_factory=dict)  # what was decided before
 
     @property
     def user_id(self) -> UUID | None:
@@ -88,27 +99,12 @@ class Principal(msgspec.Struct, frozen=True):
 
     def reach(self, action: Action) -> Reach:
         """How far this principal may go. Raises the problem when it may not at all."""
-        best = self._reaches.get(action)
-        if best is None:
-            best = self._reaches[action] = self._reach(action)
+        best = _reach(self.roles, self.scopes, self.every_organization, action)
         if best is _N:
             if self.anonymous:
                 raise unauthorized("this needs a token: ./run token --role ...")
             raise Problem(Kind.FORBIDDEN, "your role does not allow this")
         return best
-
-    def _reach(self, action: Action) -> Reach:
-        rights = RIGHTS[action]
-        best = max((rights.get(role, _N) for role in self.roles), default=_N)  # type: ignore[call-overload]
-        if best is _ORG and self.every_organization:
-            best = _ALL
-        scope = SCOPES.get(action)
-        if "service" in self.roles and scope and scope not in self.scopes:
-            best = max(
-                (rights.get(role, _N) for role in self.roles - {"service"}),  # type: ignore[call-overload]
-                default=_N,
-            )
-        return Reach(best)
 
     def acts_for(self, organization_id: UUID) -> bool:
         return self.every_organization or organization_id in self.organizations

@@ -6,7 +6,7 @@ import re
 
 import msgspec
 
-from gateway.routes import BASE
+from gateway.routes import BASE, ROUTES
 
 MAX_BODY = 64 * 1024  # a larger one is unusual; aiohttp has the limit that is answered
 _JSON = (b"application/json", b"application/json; charset=utf-8")
@@ -18,11 +18,7 @@ _WANTED = {
     b"content-length",
     b"host",
 }
-_POSTS = {
-    f"{BASE}/usage".encode(): "record_usage",
-    f"{BASE}/usage/batch".encode(): "record_usage_batch",
-    f"{BASE}/quota/check".encode(): "check_quota",
-}
+_POSTS = ("record_usage", "record_usage_batch", "check_quota")
 # Plain names only: what is escaped, or asks for more, is for aiohttp to read.
 _QUOTA = re.compile(
     f"{BASE}/quota/(?!check$)([A-Za-z0-9._-]+)(?:\\?organization_id=([A-Za-z0-9._-]+))?$".encode()
@@ -38,7 +34,7 @@ class Target(msgspec.Struct, frozen=True):
     organization_id: str | None = None
 
 
-_TARGETS = {url: Target(name, url.decode()) for url, name in _POSTS.items()}
+_TARGETS = {one.path.encode(): Target(one.name, one.path) for one in ROUTES if one.name in _POSTS}
 _NOWHERE = Target("", "")
 
 

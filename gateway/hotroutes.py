@@ -40,6 +40,8 @@ Send = Callable[[Reply], None]
 
 
 class HotRoutes:
+    """The functions of the hot routes, and how a request and its answer go through them."""
+
     def __init__(self, authenticator: Authenticator, usage: Usage, quotas: Quotas) -> None:
         self._authenticator = authenticator
         self._usage = usage
@@ -111,9 +113,11 @@ class HotRoutes:
                 return _json(200, await self._usage.batch(principal, body, key))
             case "check_quota":
                 return _json(200, await self._quotas.check(principal, body))
-            case _:
+            case "read_quota":
                 query = AccountQuery(organization_id=target.organization_id)
                 return _json(200, await self._quotas.read(principal, target.user_id, query))
+            case name:
+                raise AssertionError(f"{name} is not served here")
 
 
 def _json(status: int, body: bytes, headers: dict[str, str] = _NO_HEADERS) -> Reply:

@@ -16,7 +16,7 @@ from lua.recorder import Recorder
 from lua.types import Answer, Event, Recorded
 
 CALL_EVENTS = 128  # events in one script call: Redis serves nobody else meanwhile (a few ms)
-SHARE = CALL_EVENTS // 2  # of one organisation in a call while others wait
+SHARE = CALL_EVENTS // 2  # of one organisation in a call, of those past the next call's worth
 CALLS = 2  # under way at once: one is decided by Redis while the next is gathered here
 CROWD = 16  # events that are worth a second call: for fewer, Redis's sync of its file costs more
 WAITING_EVENTS = 10_000  # beyond it an early 503 beats a late answer
@@ -30,7 +30,7 @@ Done = Callable[[Answer | BaseException], None]
 class _Waiting(msgspec.Struct, frozen=True, gc=False):
     event: Event
     done: Done
-    since: float  # by a clock that stands still while this process is too busy to look at it
+    since: float  # the loop's time less `_stalled_s`
 
 
 class Lane:
@@ -64,25 +64,29 @@ class Lane:
         else:
             done(_late())
             return
-        if self._calls == 0 or (self._calls < CALLS and len(self._next) >= CROWD):
-            if not self._scheduled:
-                self._scheduled = True
-                self._loop.call_soon(self._start)
-        elif not self._shed_at:
-            self._shed_later()
+        if not self._may_call():
+            self._look_soon()
+        elif not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._start)
+
+    def _may_call(self) -> bool:
+        return self._calls < (CALLS if len(self._next) >= CROWD else 1)
 
     def _start(self) -> None:
         self._scheduled = False
-        while self._next and self._calls < (CALLS if len(self._next) >= CROWD else 1):
+        while self._next and self._may_call():
             taken, call = self._next, self._call
-            self._gather(self._later.take(CALL_EVENTS) if self._later else [])
+            self._make_next(self._later.take(CALL_EVENTS) if self._later else [])
             self._calls += 1
             reply = self._recorder.send(call, self._landed)
             task = asyncio.ensure_future(self._answer(taken, reply))
             self._reading.add(task)  # the loop itself would let it be collected
             task.add_done_callback(self._reading.discard)
+        if self._next:
+            self._look_soon()
 
-    def _gather(self, events: list[_Waiting]) -> None:
+    def _make_next(self, events: list[_Waiting]) -> None:
         self._next = events
         self._call = RecordCall(one.event for one in events)
 
@@ -107,7 +111,9 @@ class Lane:
             for one in taken[answered:]:  # however this ended: nobody may wait for ever
                 one.done(RedisUnavailable("the call was given up", outcome_unknown=True))
 
-    def _shed_later(self) -> None:
+    def _look_soon(self) -> None:
+        if self._shed_at:
+            return
         self._shed_at = self._loop.time() + SHED_S
         self._loop.call_at(self._shed_at, self._shed)
 
@@ -122,9 +128,9 @@ class Lane:
         late += self._later.drop(lambda one: one.since < oldest)
         if late:
             kept = [one for one in self._next if one.since >= oldest]
-            self._gather(kept + self._later.take(CALL_EVENTS - len(kept)))
+            self._make_next(kept + self._later.take(CALL_EVENTS - len(kept)))
         if self._next:
-            self._shed_later()
+            self._look_soon()
         for one in late:
             one.done(_late())
 

@@ -32,7 +32,7 @@ from ledger.domain.usage import Terms, at_ms
 from lua.keys import Account
 from lua.types import Answer, Outcome
 
-# Letters of include/verdict.lua; the others stand for "no entitlement of this scope".
+# Letters of include/quota.lua; the others stand for "no entitlement of this scope".
 _ENFORCEMENT: Mapping[str, Enforcement] = {"h": "hard", "s": "soft", "w": "shadow"}
 
 

@@ -2,6 +2,11 @@
 
 - `lua.keys`: how subjects, partitions and keys are named
 - `lua.loader`: composes a script from its includes
-- `lua.scripts`: one typed method per script; the only place that knows argument positions
+- `lua.types`: what goes into the scripts and what comes out
+- `lua.scripts`: one typed method per script; with `lua.record_call` the only places that know
+  argument positions
+- `lua.connection`, `lua.multiplexer`: the two ways to Redis
+- `lua.recorder`: the record script on the hot path, over the second of them
+- `lua.standing`: what a partition says of itself
 - ``*.lua``: each opens with its contract (KEYS, ARGV, REPLY), held to the wrapper by a test
 """

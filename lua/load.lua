@@ -18,7 +18,7 @@ ARGV[9] blocked   reason why usage is refused, empty when it is not
 ARGV[10] ttl      seconds
 
 LIMIT[1] usage_type
-LIMIT[2] limit    enforcement letter (see verdict) and units, or - for unlimited
+LIMIT[2] limit    enforcement letter (see quota) and units, or - for unlimited
 LIMIT[3] rate     units and window in microseconds; empty for none
 LIMIT[4] used     units: ledger totals of the period plus the tail up to `through`
 

@@ -27,13 +27,14 @@ class RecordCall:
     def add(self, event: Event) -> None:
         partitions, counters = self._partitions, self._counters
         partition, who, usage_type = event.partition, event.who, event.usage_type
-        pool = keys.pool_of(who)
+        pool, pool_place = keys.pool_of(who), 0
+        user_place = counters.setdefault((partition, who, usage_type), len(counters) + 1)
+        if pool is not None:
+            pool_place = counters.setdefault((partition, pool, usage_type), len(counters) + 1)
         self._events += (
             partitions.setdefault(partition, len(partitions) + 1),
-            counters.setdefault((partition, who, usage_type), len(counters) + 1),
-            0
-            if pool is None
-            else counters.setdefault((partition, pool, usage_type), len(counters) + 1),
+            user_place,
+            pool_place,
             who,
             event.usage_id,
             event.fingerprint,
@@ -44,7 +45,7 @@ class RecordCall:
             event.payload,
         )
 
-    def keys(self) -> list[str]:
+    def key_names(self) -> list[str]:
         names: list[str] = []
         for partition in self._partitions:
             names += keys.of_partition(partition)

@@ -22,7 +22,7 @@ class Recorder:
     def send(self, call: RecordCall, landed: Callable[[], None]) -> Awaitable[Recorded]:
         """Sends a call; await what became of it. `landed` is called once, before that: when there
         is a reply, or will be none. Raises `RedisUnavailable`."""
-        names, args = call.keys(), call.args(self._enforce, self._cap)
+        names, args = call.key_names(), call.args(self._enforce, self._cap)
         command = ("EVALSHA", self._scripts.record_sha, len(names), *names, *args)
         return self._read(call, self._redis.send(command, landed))
 

@@ -1,4 +1,5 @@
-"""One typed method per script. The only place that knows the position of a key or argument."""
+"""One typed method per script: the positions of keys and arguments, but for those of record.lua,
+which are in `lua.record_call`."""
 
 from __future__ import annotations
 
@@ -51,7 +52,7 @@ class Scripts:
         return await self.run_record(RecordCall(events), enforce=enforce, cap=cap)
 
     async def run_record(self, call: RecordCall, *, enforce: bool, cap: int) -> Recorded:
-        return call.read(await self._run("record", call.keys(), call.args(enforce, cap)))
+        return call.read(await self._run("record", call.key_names(), call.args(enforce, cap)))
 
     @property
     def record_sha(self) -> str:

@@ -122,7 +122,7 @@ class Limit(msgspec.Struct, frozen=True):
     """One usage type's rule and starting count in a quota hash (all in units)."""
 
     usage_type: str
-    enforcement: str  # h, s, w, x or n, as include/verdict.lua explains
+    enforcement: str  # h, s, w, x or n, as include/quota.lua explains
     limit: int | None  # None: unlimited
     rate_limit: int  # units; 0 for none
     rate_window_us: int

@@ -56,7 +56,7 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """A limit as the scripts read it, in units; see ``lua/include/verdict.lua`` for letters."""
+    """A limit as the scripts read it, in units; see ``lua/include/quota.lua`` for letters."""
 
     usage_type: str
     enforcement: str

@@ -12,8 +12,9 @@ end
 local LETTER, STARTS, ENDS, TERMS, SEEN_AT, LIMIT = 1, 2, 3, 4, 5, 6
 local USED, HELD, RATE, REASON, FIELD, TEXT = 7, 8, 9, 10, 11, 12
 -- LETTER enforcement: h hard, s soft, w shadow (watched only), x not in the plan (hard, limit 0),
--- n no entitlement of this scope (counted, never limited). LIMIT false: unlimited. RATE false: no
--- window. FIELD names of the fields. TEXT of USED once something was counted, to be written.
+-- n no entitlement of this scope (counted, never limited). STARTS stays text, because entries quote
+-- it. LIMIT false: unlimited. RATE false: no window. FIELD names of the fields. TEXT of USED once
+-- something was counted, to be written.
 local ENFORCED = { h = true, x = true }
 local SHOWN = { h = true, x = true, s = true }
 local LETTERS = { h = true, s = true, w = true, x = true, n = true }

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from bench.relay import Relay
 from ledger import db, loops
 from ledger.settings import Settings
 from lua.connection import RedisConnection
 from tests.conftest import Service, Services
 from tests.flow.invariants import Told, check
-from tests.flow.proxy import Proxy
 
 
 def usage(user: str, **more: Any) -> dict[str, Any]:
@@ -22,25 +22,25 @@ def usage(user: str, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def postgres_proxy(settings: Settings) -> AsyncIterator[Proxy]:
-    async with Proxy(settings.database_url) as proxy:
-        yield proxy
+async def postgres_relay(settings: Settings) -> AsyncIterator[Relay]:
+    async with Relay(settings.database_url) as started:
+        yield started
 
 
 @pytest.fixture
-async def redis_proxy(settings: Settings, redis: RedisConnection) -> AsyncIterator[Proxy]:
-    async with Proxy(settings.redis_url) as proxy:
-        yield proxy
+async def redis_relay(settings: Settings, redis: RedisConnection) -> AsyncIterator[Relay]:
+    async with Relay(settings.redis_url) as started:
+        yield started
 
 
 @pytest.fixture
 async def service(
-    services: Services, settings: Settings, postgres_proxy: Proxy, redis_proxy: Proxy
+    services: Services, settings: Settings, postgres_relay: Relay, redis_relay: Relay
 ) -> Service:
     """A gateway behind both relays; the test's own SQL connection is not."""
     started = await services.start(
         msgspec.structs.replace(
-            settings, database_url=postgres_proxy.url, redis_url=redis_proxy.url
+            settings, database_url=postgres_relay.url, redis_url=redis_relay.url
         )
     )
     await started.drained()
@@ -67,13 +67,13 @@ async def taken(service: Service, request: dict[str, Any]) -> tuple[int, Any, di
 
 
 async def test_without_postgres_warm_accounts_go_on_and_cold_ones_wait(
-    service: Service, postgres_proxy: Proxy
+    service: Service, postgres_relay: Relay
 ) -> None:
     told = Told()
     warm = usage("warm", organization_id="clinic")
     told.heard(await service.post("/usage", warm))
     told.heard(await service.post("/usage", usage("alone")))
-    await postgres_proxy.cut()
+    await postgres_relay.cut()
     for request in (warm, usage("alone"), warm):
         answer = await service.post("/usage", request)
         assert told.heard(answer) == 201
@@ -93,7 +93,7 @@ async def test_without_postgres_warm_accounts_go_on_and_cold_ones_wait(
     assert (status, said["status"], said["postgres"]) == (200, "degraded", "down")
     assert (await service.get("/usage?user_id=alone"))[0] == 503
     assert (await service.get("/quota/alone"))[0] == 200
-    await postgres_proxy.restore()
+    await postgres_relay.restore()
     await until_recorded(service, "cold")
     assert (await ready(service))[1]["postgres"] == "up"
     await service.drained()
@@ -104,27 +104,27 @@ async def test_without_postgres_warm_accounts_go_on_and_cold_ones_wait(
 
 
 async def test_without_postgres_a_key_that_cannot_be_looked_up_is_not_refused_for_good(
-    service: Service, postgres_proxy: Proxy
+    service: Service, postgres_relay: Relay
 ) -> None:
     """Over its limit, a keyed record might be a replay that only the ledger remembers."""
     request = usage("ada") | {"quantity": 10_000, "idempotency_key": "k"}
     assert (await service.post("/usage", request))[0] == 201
     await service.drained()
     await service.redis.run("DEL", *await service.redis.run("KEYS", "receipt:*"))
-    await postgres_proxy.cut()
+    await postgres_relay.cut()
     assert (await service.post("/usage", request))[0] in (429, 503)
     assert (await service.post("/usage", usage("ada")))[0] == 429
-    await postgres_proxy.restore()
+    await postgres_relay.restore()
     _, _, headers = await taken(service, request)
     assert headers["Idempotent-Replayed"] == "true"
 
 
 async def test_without_redis_nothing_is_accepted_and_it_comes_back_by_itself(
-    service: Service, redis_proxy: Proxy
+    service: Service, redis_relay: Relay
 ) -> None:
     told = Told()
     told.heard(await service.post("/usage", usage("ada")))
-    await redis_proxy.cut()
+    await redis_relay.cut()
     for _ in range(3):
         answer = await service.post("/usage", usage("ada", idempotency_key="down"))
         assert told.heard(answer) == 503
@@ -135,14 +135,14 @@ async def test_without_redis_nothing_is_accepted_and_it_comes_back_by_itself(
     assert (await service.get("/usage?user_id=ada"))[0] == 200
     status, said = await ready(service)
     assert (status, said["status"], said["redis"]) == (503, "unready", "down")
-    await redis_proxy.restore()
+    await redis_relay.restore()
     await until_recorded(service, "ada")
     assert (await ready(service))[0] == 200
     await service.drained()
     await check(service)
 
 
-async def test_replies_lost_on_the_way_double_nothing(service: Service, redis_proxy: Proxy) -> None:
+async def test_replies_lost_on_the_way_double_nothing(service: Service, redis_relay: Relay) -> None:
     """The connection is cut while calls are under way; every caller retries with its key."""
     await service.post("/usage", usage("ada"))
 
@@ -151,8 +151,8 @@ async def test_replies_lost_on_the_way_double_nothing(service: Service, redis_pr
 
     async def unplug() -> None:
         for _ in range(3):
-            await redis_proxy.cut()
-            await redis_proxy.restore()
+            await redis_relay.cut()
+            await redis_relay.restore()
             await asyncio.sleep(0.01)
 
     async with asyncio.timeout(60):
@@ -164,11 +164,11 @@ async def test_replies_lost_on_the_way_double_nothing(service: Service, redis_pr
 
 
 async def test_a_redis_that_restarts_while_postgres_is_down_stays_closed(
-    service: Service, postgres_proxy: Proxy
+    service: Service, postgres_relay: Relay
 ) -> None:
     await service.post("/usage", usage("ada"))
     await service.drained()
-    await postgres_proxy.cut()
+    await postgres_relay.cut()
     for partition in range(service.settings.partitions):
         name = f"meta:{{p{partition:02d}}}"
         await service.redis.run("HSET", name, "replid", "f" * 40)  # as a new server's would differ
@@ -176,23 +176,23 @@ async def test_a_redis_that_restarts_while_postgres_is_down_stays_closed(
     assert (await service.post("/usage", usage("ada")))[0] == 503
     status, said = await ready(service)
     assert (status, said["status"]) == (503, "unready")
-    await postgres_proxy.restore()
+    await postgres_relay.restore()
     await until_recorded(service, "ada")
 
 
 async def test_the_ledger_waits_out_an_outage_of_postgres(
-    service: Service, postgres_proxy: Proxy, settings: Settings
+    service: Service, postgres_relay: Relay, settings: Settings
 ) -> None:
     stop = asyncio.Event()
-    config = msgspec.structs.replace(settings, database_url=postgres_proxy.url)
+    config = msgspec.structs.replace(settings, database_url=postgres_relay.url)
     running = asyncio.create_task(loops.drain_for_ever(config, stop))
     recorded = "SELECT COUNT(*) FROM usage_records"
     try:
         await service.post("/usage", usage("ada"))
         await _until(service.sql, recorded, 1)
-        await postgres_proxy.cut()
+        await postgres_relay.cut()
         await service.post("/usage", usage("ada"))
-        await postgres_proxy.restore()
+        await postgres_relay.restore()
         await _until(service.sql, recorded, 2)
     finally:
         stop.set()

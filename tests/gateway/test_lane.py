@@ -225,6 +225,17 @@ async def test_what_this_process_takes_itself_is_not_held_against_those_who_wait
     assert isinstance(bench.said[event(2).who], Problem)
 
 
+async def test_a_burst_that_nothing_follows_is_refused_too(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "WAIT_S", 0.001)
+    monkeypatch.setattr(lanes, "SHED_S", 0.001)
+    for number in range((CALLS + 2) * CALL_EVENTS):
+        bench.submit(event(1, number))
+    await bench.until(2 * CALL_EVENTS)
+    assert all(isinstance(one, Problem) for one in bench.said.values())
+
+
 async def test_what_waits_is_bounded(bench: Bench) -> None:
     room = (CALLS + 1) * CALL_EVENTS + WAITING_EVENTS
     for number in range(CALLS * CALL_EVENTS):

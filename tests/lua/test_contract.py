@@ -292,7 +292,7 @@ async def test_limits_are_sent_in_slots_as_the_header_names_them() -> None:
         "calls", "h5", "6 7", 8, "tokens", "n-", "", 0
     ]  # fmt: skip
     assert script.line("LIMIT[2] limit") == (
-        "enforcement letter (see verdict) and units, or - for unlimited"
+        "enforcement letter (see quota) and units, or - for unlimited"
     )
     assert script.line("LIMIT[3] rate") == "units and window in microseconds; empty for none"
 
