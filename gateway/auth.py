@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from functools import lru_cache
+from ipaddress import ip_address
 from typing import Any, Literal
 from uuid import UUID
 
@@ -176,7 +177,10 @@ def _is_local(host: str | None) -> bool:
     """Whether a request was meant for this machine: a web page that has its own name resolve to
     loopback (DNS rebinding) says that name here."""
     name = (host or "").rsplit(":", 1)[0] if not (host or "").endswith("]") else host
-    return name in ("localhost", "[::1]") or (name or "").startswith("127.")
+    try:
+        return name == "localhost" or ip_address((name or "").strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def _principal(claims: dict[str, Any]) -> Principal:

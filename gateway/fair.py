@@ -1,9 +1,5 @@
-"""A queue in order of arrival in which nobody can stand before everybody else: of each taking, a
-tenant gets a share as long as others wait.
-
-Not one of each tenant in turn: requests of many events would then all end at the same time, and
-Redis and the gateway would work one after the other instead of side by side.
-"""
+"""A queue that serves its tenants in turn: who sends much waits for himself, others do not wait
+for him."""
 
 from __future__ import annotations
 
@@ -15,57 +11,59 @@ T = TypeVar("T")
 
 
 class FairQueue(Generic[T]):
-    """First in, first out for each tenant; and for all, but for those past their share."""
+    """First in, first out for each tenant. A turn is up to `turn` items: one by one, requests of
+    many events would all end at the same time, and Redis and the gateway would work one after the
+    other instead of side by side."""
 
-    def __init__(self, share: int) -> None:
-        self._share = share
-        self._arrived: deque[tuple[Hashable, T]] = deque()
-        self._deferred: dict[Hashable, deque[T]] = {}  # past their share; older than `arrived`
+    def __init__(self, turn: int) -> None:
+        self._turn = turn
+        self._queues: dict[Hashable, deque[T]] = {}
+        self._order: deque[Hashable] = deque()
+        self._left = turn  # of the first one's turn
         self._size = 0
 
     def __len__(self) -> int:
         return self._size
 
+    def held(self, tenant: Hashable) -> int:
+        """How many items of a tenant wait."""
+        return len(self._queues.get(tenant, ()))
+
     def put(self, tenant: Hashable, item: T) -> None:
-        self._arrived.append((tenant, item))
+        queue = self._queues.get(tenant)
+        if queue is None:
+            queue = self._queues[tenant] = deque()
+            self._order.append(tenant)
+        queue.append(item)
         self._size += 1
 
     def take(self, count: int) -> list[T]:
         """The next items, at most so many."""
         taken: list[T] = []
-        had: dict[Hashable, int] = {}
-        for tenant in list(self._deferred)[:count]:
-            had[tenant] = self._from_deferred(tenant, min(self._share, count - len(taken)), taken)
-        while self._arrived and len(taken) < count:
-            tenant, item = self._arrived.popleft()
-            number = had.get(tenant, 0)
-            if tenant in self._deferred or number >= self._share:
-                self._deferred.setdefault(tenant, deque()).append(item)
-            else:
-                had[tenant] = number + 1
-                taken.append(item)
-        for tenant in list(self._deferred):  # nobody else waits
-            self._from_deferred(tenant, count - len(taken), taken)
+        while self._order and len(taken) < count:
+            queue = self._queues[self._order[0]]
+            number = min(len(queue), self._left, count - len(taken))
+            taken += [queue.popleft() for _ in range(number)]
+            self._left -= number
+            if not queue:
+                del self._queues[self._order.popleft()]
+                self._left = self._turn
+            elif not self._left:
+                self._order.rotate(-1)
+                self._left = self._turn
         self._size -= len(taken)
         return taken
 
-    def _from_deferred(self, tenant: Hashable, most: int, taken: list[T]) -> int:
-        queue = self._deferred.pop(tenant)
-        number = min(most, len(queue))
-        taken += [queue.popleft() for _ in range(number)]
-        if queue:
-            self._deferred[tenant] = queue  # behind the others
-        return number
-
     def drop(self, unwanted: Callable[[T], bool]) -> list[T]:
-        """Takes what is unwanted from the front: of the arrived, and of each of the deferred."""
+        """Takes from the front of every tenant's items as long as they are unwanted."""
         dropped: list[T] = []
-        for tenant, queue in list(self._deferred.items()):
+        for queue in self._queues.values():
             while queue and unwanted(queue[0]):
                 dropped.append(queue.popleft())
-            if not queue:
-                del self._deferred[tenant]
-        while self._arrived and unwanted(self._arrived[0][1]):
-            dropped.append(self._arrived.popleft()[1])
+        first = self._order[0] if self._order else None
+        self._queues = {tenant: queue for tenant, queue in self._queues.items() if queue}
+        self._order = deque(tenant for tenant in self._order if tenant in self._queues)
+        if self._order and self._order[0] != first:
+            self._left = self._turn
         self._size -= len(dropped)
         return dropped

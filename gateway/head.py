@@ -18,6 +18,8 @@ _WANTED = {
     b"content-length",
     b"host",
 }
+_LENGTH = re.compile(rb"[0-9]{1,6}\Z")  # int() refuses thousands of digits by an error
+_LONGEST_LENGTH = 19  # digits of 2^63
 _POSTS = ("record_usage", "record_usage_batch", "check_quota")
 # Plain names only: what is escaped, or asks for more, is for aiohttp to read.
 _QUOTA = re.compile(
@@ -60,12 +62,17 @@ class Head:
         if name in _WANTED:
             if name in self._found:
                 self._usual = False  # given twice: which is meant is for the strict way to say
-            self._found[name] = value
+            self._found[name] = value.strip(b" \t")  # as aiohttp does
         elif name in _UNUSUAL and not (name == b"connection" and value.lower() == b"keep-alive"):
             self._usual = False
 
     def on_headers_complete(self) -> None:
         self.complete = True
+
+    @property
+    def is_absurd(self) -> bool:
+        """A length that neither we nor aiohttp could make a number of."""
+        return len(self._found.get(b"content-length", b"")) > _LONGEST_LENGTH
 
     def is_served(self, method: bytes, version: str) -> bool:
         """Whether the request is one of ours, and plain; then `target` and `length` are known."""
@@ -78,7 +85,7 @@ class Head:
     def _is_post(self) -> bool:
         target, found = _TARGETS.get(self._url), self._found
         length = found.get(b"content-length", b"")
-        if target is None or not length.isdigit() or not 0 < int(length) <= MAX_BODY:
+        if target is None or not _LENGTH.match(length) or not 0 < int(length) <= MAX_BODY:
             return False
         self.target, self.length = target, int(length)
         return found.get(b"content-type", b"").lower() in _JSON

@@ -150,7 +150,10 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             return
         waited = now - self._since
-        if (self._clogged and waited > MESSAGE_S) or (self._busy and waited > BUSY_S):
+        if self._transport.is_closing():
+            if waited > IDLE_S + MESSAGE_S:
+                self._transport.abort()  # what was written last is not read
+        elif (self._clogged and waited > MESSAGE_S) or (self._busy and waited > BUSY_S):
             self._transport.abort()  # closing would wait for a client that does not read
         elif self._busy or self._clogged:
             return
@@ -207,7 +210,7 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._hang_up(Problem(Kind.INVALID_REQUEST, NOT_HTTP))
             return False
-        if not self._head.complete:
+        if not self._head.complete or self._head.is_absurd:
             self._hang_up(Problem(Kind.INVALID_REQUEST, NOT_HTTP))
             return False
         parser = self._parser
@@ -239,10 +242,13 @@ class Connection(asyncio.Protocol):
     # The answer
 
     def _answer(self, reply: Reply) -> None:
+        if not self._busy:
+            return  # answered before; a second answer would be taken for the next request's
         self._write(reply)
-        self._since = clock.monotonic()
-        metrics.answered(self._head.target.name, reply.status, self._since - self._began)
         self._busy = False
+        self._since = clock.monotonic()
+        with suppress(Exception):  # a metric that cannot be written must not cost the connection
+            metrics.answered(self._head.target.name, reply.status, self._since - self._began)
         if self._transport is None:
             return
         if self._shared.closing or (self._ended and not self._buffer):

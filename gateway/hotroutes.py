@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 import structlog
@@ -137,4 +138,5 @@ def _fail(error: Exception, target: Target, send: Send) -> None:
         return
     # Answered before it is logged: a log that cannot be written must not cost the answer.
     send(refusal(Problem(Kind.INTERNAL, "an unexpected error; it was logged"), target.path))
-    log.error("internal_error", path=target.path, exc_info=error)
+    with suppress(Exception):
+        log.error("internal_error", path=target.path, exc_info=error)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import msgspec
+import structlog
 
 from gateway.fair import FairQueue
 from gateway.problems import Problem, unavailable
@@ -15,16 +16,17 @@ from lua.record_call import RecordCall
 from lua.recorder import Recorder
 from lua.types import Answer, Event, Recorded
 
+log = structlog.get_logger()
+
 CALL_EVENTS = 128  # events in one script call: Redis serves nobody else meanwhile (a few ms)
-SHARE = CALL_EVENTS // 2  # of one organisation in a call, of those past the next call's worth
 CALLS = 2  # under way at once: one is decided by Redis while the next is gathered here
 CROWD = 16  # events that are worth a second call: for fewer, Redis's sync of its file costs more
-WAITING_EVENTS = 10_000  # beyond it an early 503 beats a late answer
+WAITING_EVENTS = 10_000  # beyond it an early 503 beats a late answer; half of it for one tenant
 WAIT_S = 0.25  # for a call to be made; later than this, an answer would be of no use
 SHED_S = 0.05  # how often those who have waited too long are looked for
 
 Done = Callable[[Answer | BaseException], None]
-"""Told what became of an event; never raises."""
+"""Told what became of an event."""
 
 
 class _Waiting(msgspec.Struct, frozen=True, gc=False):
@@ -36,14 +38,14 @@ class _Waiting(msgspec.Struct, frozen=True, gc=False):
 class Lane:
     """Events on their way to one Redis server. A call takes all that came while the calls before
     it were under way, so that calls grow with the load instead of their number. What is more than
-    the next call waits where no organisation can crowd out the others, and nobody waits for longer
-    than `WAIT_S`."""
+    the next call waits where organisations are served in turn, and nobody waits for longer than
+    `WAIT_S`."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._next: list[_Waiting] = []
         self._call = RecordCall()  # of the same events
-        self._later: FairQueue[_Waiting] = FairQueue(SHARE)
+        self._later: FairQueue[_Waiting] = FairQueue(CALL_EVENTS)
         self._calls = 0
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
@@ -59,16 +61,20 @@ class Lane:
         if len(self._next) < CALL_EVENTS and not self._later:
             self._next.append(waiting)
             self._call.add(event)
-        elif len(self._later) < WAITING_EVENTS:
-            self._later.put(tenant_of(event.who), waiting)
+        elif self._has_room(tenant := tenant_of(event.who)):
+            self._later.put(tenant, waiting)
         else:
-            done(_late())
+            _tell(waiting, _late())
             return
         if not self._may_call():
             self._look_soon()
         elif not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._start)
+
+    def _has_room(self, tenant: bytes) -> bool:
+        held = self._later.held(tenant)
+        return len(self._later) < WAITING_EVENTS and held < WAITING_EVENTS // 2
 
     def _may_call(self) -> bool:
         return self._calls < (CALLS if len(self._next) >= CROWD else 1)
@@ -79,7 +85,13 @@ class Lane:
             taken, call = self._next, self._call
             self._make_next(self._later.take(CALL_EVENTS) if self._later else [])
             self._calls += 1
-            reply = self._recorder.send(call, self._landed)
+            try:
+                reply = self._recorder.send(call, self._landed)
+            except Exception as error:  # nothing was sent, and nothing will land
+                self._calls -= 1
+                for one in taken:
+                    _tell(one, error)
+                continue
             task = asyncio.ensure_future(self._answer(taken, reply))
             self._reading.add(task)  # the loop itself would let it be collected
             task.add_done_callback(self._reading.discard)
@@ -102,14 +114,14 @@ class Lane:
             self.acked |= recorded.last_ids
             for one, answer in zip(taken, recorded.answers, strict=True):
                 answered += 1
-                one.done(answer)
+                _tell(one, answer)
         except Exception as error:  # whatever it is, it is these callers' and nobody else's
-            while answered < len(taken):
+            for one in taken[answered:]:
                 answered += 1
-                taken[answered - 1].done(error)
+                _tell(one, error)
         finally:
             for one in taken[answered:]:  # however this ended: nobody may wait for ever
-                one.done(RedisUnavailable("the call was given up", outcome_unknown=True))
+                _tell(one, RedisUnavailable("the call was given up", outcome_unknown=True))
 
     def _look_soon(self) -> None:
         if self._shed_at:
@@ -132,7 +144,15 @@ class Lane:
         if self._next:
             self._look_soon()
         for one in late:
-            one.done(_late())
+            _tell(one, _late())
+
+
+def _tell(one: _Waiting, said: Answer | BaseException) -> None:
+    """One caller's own trouble must not take the others' answers from them."""
+    try:
+        one.done(said)
+    except Exception:
+        log.exception("answer_failed")
 
 
 def _late() -> Problem:

@@ -29,9 +29,11 @@ KEEPALIVE_S = 75
 
 def _open_files() -> int:
     """How many files this process may open, after asking for all it can get."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return sys.maxsize if most == resource.RLIM_INFINITY else most
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # some systems have no such limit, or a lower one
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        soft = most
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def _open_connections(server: web.Server) -> int:

@@ -98,6 +98,8 @@ async def test_both_ways_refuse_in_the_same_words(shared: Service, body: bytes) 
         {"Idempotency_Key": ""},
         {"Idempotency_Key": "x" * 256},
         {"Idempotency_Key": "\u00fc"},
+        {"Idempotency_Key": "k "},
+        {"Idempotency_Key": '"k"\t '},
         {"Authorization": "Bearer x"},
         {"Authorization": ""},
         {"Authorization": "Basic eA=="},
@@ -119,6 +121,14 @@ async def test_both_ways_read_headers_alike(shared: Service, headers: dict[str, 
         answers.append([alike(await client.ask(request(body, path, **headers))) for _ in "12"])
         client.writer.close()
     assert answers[0] == answers[1]
+
+
+async def test_a_length_of_thousands_of_digits_is_answered(shared: Service) -> None:
+    """Python refuses to make a number of it, by an error that would end the connection."""
+    client = await Client.of(shared)
+    status, _, _ = await client.ask(request(usage("ada"), Content_Length="0" * 5000 + "99"))
+    assert status == 400
+    client.writer.close()
 
 
 async def test_both_ways_share_keys_and_counters(shared: Service) -> None:

@@ -124,11 +124,10 @@ async def test_a_crowd_of_one_organisation_does_not_stand_before_another(bench: 
     other = event(2, 10**6)
     bench.submit(other)
     bench.redis.answer(0)
-    waiting_before = await bench.redis.call(CALLS)  # was gathered before the other came
-    bench.redis.answer(1)
-    after = await bench.redis.call(CALLS + 1)
-    assert other.usage_id not in waiting_before
-    assert other.usage_id in after
+    for number in range(CALLS, CALLS + 3):  # gathered before, a turn of the crowd's, then this one
+        calls = await bench.redis.call(number)
+        bench.redis.answer(number - 1)
+    assert other.usage_id in calls
 
 
 async def test_a_few_wait_for_the_call_before_them_and_a_crowd_does_not(bench: Bench) -> None:
@@ -237,15 +236,52 @@ async def test_a_burst_that_nothing_follows_is_refused_too(
 
 
 async def test_what_waits_is_bounded(bench: Bench) -> None:
-    room = (CALLS + 1) * CALL_EVENTS + WAITING_EVENTS
+    """And one organisation has half of the room at most, so that others find some."""
+    under_way, half = (CALLS + 1) * CALL_EVENTS, WAITING_EVENTS // 2
     for number in range(CALLS * CALL_EVENTS):
         bench.submit(event(1, number))
     await bench.redis.call(CALLS - 1)
-    for number in range(CALLS * CALL_EVENTS, room):
+    for tenant in (1, 2):
+        start = CALLS * CALL_EVENTS if tenant == 1 else 0
+        stop = under_way + half if tenant == 1 else half
+        for number in range(start, stop):
+            bench.submit(event(tenant, number))
+        assert not bench.said
+        bench.submit(event(tenant, stop))
+        assert isinstance(bench.said.pop(event(tenant, stop).who), Problem)
+    bench.submit(event(3))
+    assert isinstance(bench.said[event(3).who], Problem)
+
+
+async def test_one_callers_own_trouble_takes_no_answer_from_the_others(bench: Bench) -> None:
+    def broken(_: Any) -> None:
+        raise OSError("cannot be written")
+
+    for number in range(3):
         bench.submit(event(1, number))
-    assert not bench.said
+        bench.lane.submit(event(2, number), broken)
+    await bench.redis.call(0)
+    bench.redis.answer(0)
+    await bench.until(3)
+    assert {one.outcome for one in bench.said.values()} == {Outcome.RECORDED}
+
+
+async def test_a_call_that_cannot_be_sent_is_told_and_the_next_goes_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ValueError("cannot be packed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.redis, "send", broken)
+        for number in range(3):
+            bench.submit(event(1, number))
+        await bench.until(3)
+    assert all(isinstance(one, ValueError) for one in bench.said.values())
     bench.submit(event(2))
-    assert isinstance(bench.said[event(2).who], Problem)
+    await bench.redis.call(0)
+    bench.redis.answer(0)
+    await bench.until(4)
 
 
 @pytest.mark.parametrize("unknown", [True, False])
