@@ -71,9 +71,9 @@ def parse(argv: Sequence[str], data_dir: Path) -> Request:
     parser = argparse.ArgumentParser(
         prog="./run bench",
         description="Measures the gateway against its peers and its targets. "
-        "The full run is estimated at ten minutes, and meanwhile 5 GB in DIR.",
+        "The full run takes eleven minutes or so, and meanwhile 5 GB in DIR.",
     )
-    parser.add_argument("--quick", action="store_true", help="under two minutes, less exact")
+    parser.add_argument("--quick", action="store_true", help="two minutes, less exact")
     parser.add_argument("--rounds", type=int, metavar="N", help="interleaved rounds (3 or more)")
     parser.add_argument("--peers", action="store_true", help="install the npm peer first")
     parser.add_argument("--no-peers", action="store_true", help="the gateway alone")
