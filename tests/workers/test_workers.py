@@ -76,6 +76,7 @@ async def gateway(
             except ClientError:
                 assert process.returncode is None, (settings.data_dir / "log").read_text()
                 await asyncio.sleep(0.01)
+    await started.become(lambda: len(started.children()) == 2)  # one of them answered
     yield started
     if process.returncode is None:
         process.kill()
