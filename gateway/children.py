@@ -107,6 +107,8 @@ def _before_exec(orphan_signal: signal.Signals, user: str | None) -> Callable[[]
     parent = os.getpid()
 
     def prepare() -> None:
+        for one in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(one, signal.SIG_DFL)  # ours would swallow a stop that comes before exec
         if identity is not None:
             os.setgroups([])
             os.setgid(identity.pw_gid)
