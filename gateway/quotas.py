@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from functools import partial
 from uuid import UUID
 
@@ -30,6 +31,7 @@ from ledger.domain.plan import Enforcement, Scope
 from ledger.domain.quantity import QuantityError, quantity_of, units_of
 from ledger.domain.usage import Terms, at_ms
 from lua.keys import Account
+from lua.packing import unpack_rule, unpack_state
 from lua.types import Answer, Outcome
 
 # Letters of include/quota.lua; the others stand for "no entitlement of this scope".
@@ -84,16 +86,17 @@ class Quotas:
         )
         hashes = await self._admission.quota(account.who)
         terms = msgspec.msgpack.decode(hashes.user["terms"], type=Terms)
-        start, end = _period(hashes.user)
-        entries = await self._entries(hashes.user, "user", end)
+        state = unpack_state(hashes.user["state"])
+        entries = await self._entries(hashes.user, "user", state.ends)
         if hashes.pool:
-            entries += await self._entries(hashes.pool, "organization", _period(hashes.pool)[1])
+            pool = unpack_state(hashes.pool["state"])
+            entries += await self._entries(hashes.pool, "organization", pool.ends)
         return encoder.encode(
             QuotaAnswer(
                 user_id=account.user_id,
                 organization_id=account.organization_id,
                 plan_tier=terms.plan_tier,
-                period=PeriodAnswer(start=at_ms(start), end=at_ms(end)),
+                period=PeriodAnswer(start=at_ms(state.starts), end=at_ms(state.ends)),
                 quotas=entries,
             )
         )
@@ -102,25 +105,23 @@ class Quotas:
         self, fields: Mapping[str, bytes], scope: Scope, ends: int
     ) -> list[QuotaEntry]:
         entries = []
-        for name, rule in fields.items():
+        for name, raw in fields.items():
             kind, _, usage_type = name.partition(":")
-            if kind != "limit":
+            if kind != "rule":
                 continue
-            letter, limit_text = chr(rule[0]), rule[1:].decode()
+            letter, limit, *_ = unpack_rule(raw)
             if letter not in _ENFORCEMENT:
                 continue
             places = await knowing(partial(self._usage_types.places, usage_type))
             used = int(fields.get(f"used:{usage_type}", b"0"))
-            held = int(fields.get(f"held:{usage_type}", b"0"))
-            limit = None if limit_text == "-" else int(limit_text)
-            left = None if limit is None else max(0, limit - used - held)
+            left = None if limit is None else max(0, limit - used)
             entries.append(
                 QuotaEntry(
                     usage_type=usage_type,
                     scope=scope,
                     limit=None if limit is None else quantity_of(limit, places),
                     used=quantity_of(used, places),
-                    held=quantity_of(held, places),
+                    held=Decimal(0),  # until there are reservations
                     remaining=None if left is None else quantity_of(left, places),
                     overage=quantity_of(0 if limit is None else max(0, used - limit), places),
                     enforcement=_ENFORCEMENT[letter],
@@ -129,7 +130,3 @@ class Quotas:
                 )
             )
         return sorted(entries, key=lambda entry: entry.usage_type)
-
-
-def _period(fields: Mapping[str, bytes]) -> tuple[int, int]:
-    return int(fields["starts"]), int(fields["ends"])

@@ -22,6 +22,7 @@ from ledger.domain.period import Period
 from ledger.domain.usage import Terms, at_ms, encode_terms, ms_of
 from ledger.recovery import recover
 from lua import keys
+from lua.packing import unpack_counted, unpack_said
 from lua.scripts import Scripts
 from lua.types import Fenced, Limit, LoadOutcome, Missing
 
@@ -162,16 +163,17 @@ class Loader:
     ) -> tuple[str, dict[str, int]]:
         """Totals with the undrained entries, but for the last page, which the script adds."""
         counted = dict(totals)
-        starts = b"%d" % ms_of(period.start)
-        place = 3 if keys.is_pool(subject) else 2
+        starts, is_pool = ms_of(period.start), keys.is_pool(subject)
         while True:
             tail = await self._scripts.read(partition, after=after, count=TAIL_PAGE)
             for _, fields in tail.entries:
-                if fields.get("who", b"").startswith(subject):
-                    quota = fields["quota"].split()
-                    if quota[place] == starts:
-                        usage_type = fields["type"].decode()
-                        counted[usage_type] = counted.get(usage_type, 0) + int(quota[0])
+                if "event" not in fields:
+                    continue  # a control entry
+                said, quota = unpack_said(fields["event"]), unpack_counted(fields["quota"])
+                counts = (quota.pool_starts if is_pool else quota.starts) == starts
+                if counts and said.who.startswith(subject):
+                    usage_type = said.usage_type.decode()
+                    counted[usage_type] = counted.get(usage_type, 0) + quota.units
             if tail.entries:
                 after = tail.entries[-1][0]
             if len(tail.entries) < TAIL_PAGE:

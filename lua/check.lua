@@ -23,7 +23,6 @@ ANSWER[7] detail     MISS: 1 user, 2 pool, 3 both; RATE_LIMITED: {wait ms, windo
 --- @include "verdict"
 
 local ALLOWED, DENIED, RATE_LIMITED, MISS, OVERFLOW, BLOCKED = 0, 3, 4, 5, 9, 10
-local MAX_UNITS = 9007199254740991
 
 local meta = fence(KEYS[1])
 if not meta then return { 1, 0 } end
@@ -33,29 +32,24 @@ local function decide()
   local user, pool = read_counter(KEYS[2], usage_type, meta), nil
   if KEYS[3] then pool = read_counter(KEYS[3], usage_type, meta) end
   if not user or pool == false then
-    local missing = (user and 0 or 1) + (pool == false and 2 or 0)
-    return { MISS, false, 0, 0, 0, 0, missing }
+    return { MISS, false, 0, 0, 0, 0, missing_of(user, pool) }
   end
-  if user[REASON] then return { BLOCKED, false, 0, 0, 0, 0, user[REASON] } end
-  if user[USED] + user[HELD] + units > MAX_UNITS
-    or pool and pool[USED] + pool[HELD] + units > MAX_UNITS then
-    return { OVERFLOW }
-  end
+  if user[BLOCKED_BY] ~= '' then return { BLOCKED, false, 0, 0, 0, 0, user[BLOCKED_BY] } end
+  if overflows(user, pool, units) then return { OVERFLOW } end
   if enforce then
     local denied, scope, bound, wait_us = verdict(user, pool, units, meta.now_us)
     if denied == 'quota' then
-      return { DENIED, left(bound), scope, bound[LIMIT], tonumber(bound[STARTS]), bound[ENDS] }
+      return { DENIED, left(bound), scope, bound[LIMIT], bound[STARTS], bound[ENDS] }
     elseif denied then
       local rate = bound[RATE]
-      return { RATE_LIMITED, rate.units - rate.spent, scope, rate.units,
-        tonumber(bound[STARTS]), bound[ENDS],
+      return { RATE_LIMITED, rate.units - rate.spent, scope, rate.units, bound[STARTS], bound[ENDS],
         { math.ceil(wait_us / 1000), rate.window_us / 1000000 } }
     end
   end
   local tight, bound, remaining = tightest(user, pool)
   bound = bound or user
   return { ALLOWED, remaining or false, tight, tight > 0 and bound[LIMIT] or 0,
-    tonumber(bound[STARTS]), bound[ENDS] }
+    bound[STARTS], bound[ENDS] }
 end
 
 return { 0, meta.now_ms, decide() }

@@ -18,9 +18,8 @@ ARGV[9] blocked   reason why usage is refused, empty when it is not
 ARGV[10] ttl      seconds
 
 LIMIT[1] usage_type
-LIMIT[2] limit    enforcement letter (see quota) and units, or - for unlimited
-LIMIT[3] rate     units and window in microseconds; empty for none
-LIMIT[4] used     units: ledger totals of the period plus the tail up to `through`
+LIMIT[2] rule     packed: enforcement letter, limit, units and microseconds of its rate window
+LIMIT[3] used     units: ledger totals of the period plus the tail up to `through`
 
 REPLY outcome
 outcome: LOADED 0, FENCED 1, RETRY 2
@@ -28,61 +27,66 @@ outcome: LOADED 0, FENCED 1, RETRY 2
 --- @include "fence"
 --- @include "stream_id"
 --- @include "number"
+--- @include "quota"
 
 local LOADED, FENCED, RETRY = 0, 1, 2
-local ARGS_BEFORE, SLOTS = 10, 4
+local ARGS_BEFORE, SLOTS = 10, 3
 local TAIL = 1000 -- entries read here at most: a Lua scan costs 3 us an entry and blocks the server
+local SAID, COUNTED = '>c16Bc0Bc0Bc0', '>i8I8I8i8' -- as far as they matter here
 
 local stream, key = KEYS[1], KEYS[3]
-local subject, epoch, version, starts, ends = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local subject, epoch, version = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local starts, ends, blocked = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[9]
 
 local meta = fence(KEYS[2])
 if not meta then return FENCED end
 if epoch ~= meta.epoch then return RETRY end
-if id_less(ARGV[6], meta.floor) then return RETRY end
-if meta.now_ms < tonumber(starts) or meta.now_ms >= tonumber(ends) then return RETRY end
-local old = redis.call('HMGET', key, 'version', 'epoch', 'starts')
+if id_less(ARGV[6], redis.call('HGET', KEYS[2], 'floor') or '0-0') then return RETRY end
+if meta.now_ms < starts or meta.now_ms >= ends then return RETRY end
+local old = redis.call('HMGET', key, 'version', 'state')
 if old[1] and version < tonumber(old[1]) then return RETRY end -- also of a stub, by supersede
 
 local is_pool = string.sub(subject, 1, 1) == 'o' and #subject == 17
-local limits, rates, used, types = {}, {}, {}, {}
+local rules, used, types = {}, {}, {}
 local complete = true
 for at = ARGS_BEFORE, #ARGV - SLOTS, SLOTS do
   local usage_type = ARGV[at + 1]
   types[#types + 1] = usage_type
-  limits[usage_type], rates[usage_type] = ARGV[at + 2], ARGV[at + 3]
-  used[usage_type] = tonumber(ARGV[at + 4])
-  complete = complete and redis.call('HEXISTS', key, 'limit:' .. usage_type) == 1
+  rules[usage_type], used[usage_type] = ARGV[at + 2], tonumber(ARGV[at + 3])
+  complete = complete and redis.call('HEXISTS', key, 'rule:' .. usage_type) == 1
 end
-if complete and old[2] == epoch and old[3] == starts and tonumber(old[1]) == version then
-  return LOADED
+if complete and old[2] and tonumber(old[1]) == version then
+  local old_epoch, old_starts = struct.unpack(STATE, old[2])
+  if old_epoch == epoch and old_starts == starts then return LOADED end
 end
 
 local tail = redis.call('XRANGE', stream, '(' .. ARGV[7], '+', 'COUNT', TAIL + 1)
 if #tail > TAIL then return RETRY end
 for _, entry in ipairs(tail) do
   local fields = entry[2]
-  if fields[1] == 'id' and string.sub(fields[6], 1, #subject) == subject then
-    local units, user_starts, pool_starts = string.match(fields[10], '^(%S+) %d+ (%d+) (%S+)')
-    local usage_type = fields[8]
-    if (is_pool and pool_starts or user_starts) == starts and used[usage_type] then
-      used[usage_type] = used[usage_type] + tonumber(units)
+  if fields[1] == 'event' then
+    local _, _, usage_type, who = struct.unpack(SAID, fields[2])
+    if used[usage_type] and string.sub(who, 1, #subject) == subject then
+      local units, _, user_starts, pool_starts = struct.unpack(COUNTED, fields[4])
+      if (is_pool and pool_starts or user_starts) == starts then
+        used[usage_type] = used[usage_type] + units
+      end
     end
   end
 end
 
-local fields = { 'epoch', epoch, 'version', ARGV[3], 'starts', starts, 'ends', ends,
-  'terms', ARGV[8], 'seen_at', text(math.floor(server_us / 1000)) }
+local state = struct.pack(STATE, epoch, starts, ends, math.floor(server_us / 1000), #blocked, blocked)
+local fields = { 'version', ARGV[3], 'state', state, 'terms', ARGV[8] }
 local function set(name, value)
   fields[#fields + 1] = name
   fields[#fields + 1] = value
 end
-if ARGV[9] ~= '' then set('blocked', ARGV[9]) end
 for _, usage_type in ipairs(types) do
-  set('limit:' .. usage_type, limits[usage_type])
+  local rule = rules[usage_type]
+  set('rule:' .. usage_type, rule)
   if used[usage_type] ~= 0 then set('used:' .. usage_type, text(used[usage_type])) end
-  if rates[usage_type] ~= '' then
-    set('rate:' .. usage_type, rates[usage_type])
+  local _, _, rate_units = struct.unpack(RULE, rule)
+  if rate_units > 0 then
     -- A rate window outlives a reload: forgetting it would let a burst through twice.
     local spent = redis.call('HMGET', key, 'spent:' .. usage_type, 'spent_at:' .. usage_type)
     if spent[1] and spent[2] then

@@ -14,8 +14,7 @@ missing: 1 user, 2 pool, 3 both; user and pool: field, value, ... of the hash
 local meta = fence(KEYS[1])
 if not meta then return { 1, 0, 0, {}, {} } end
 local function open(key)
-  local raw = redis.call('HMGET', key, 'epoch', 'starts', 'ends')
-  return is_open(raw[1], raw[2], raw[3], meta)
+  return open_state(redis.call('HGET', key, 'state'), meta) ~= nil
 end
 local missing = (open(KEYS[2]) and 0 or 1) + ((KEYS[3] and not open(KEYS[3])) and 2 or 0)
 if missing > 0 then return { 0, meta.now_ms, missing, {}, {} } end

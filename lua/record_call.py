@@ -6,10 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import msgspec
-
 from lua import keys
-from lua.types import Answer, Event, Recorded
+from lua.packing import ANSWER, DECISION, NONE, pack_said
+from lua.types import Answer, Event, Outcome, Recorded
 
 QUOTA_TTL_S = 24 * 3600  # the spec's TTL of a quota; refreshed whenever it is used
 
@@ -31,18 +30,18 @@ class RecordCall:
         user_place = counters.setdefault((partition, who, usage_type), len(counters) + 1)
         if pool is not None:
             pool_place = counters.setdefault((partition, pool, usage_type), len(counters) + 1)
+        occurred = event.occurred_at
         self._events += (
-            partitions.setdefault(partition, len(partitions) + 1),
-            user_place,
-            pool_place,
-            who,
-            event.usage_id,
-            event.fingerprint,
-            usage_type,
-            event.units,
-            "" if event.occurred_at is None else event.occurred_at,
-            int(event.looked_up),
-            event.payload,
+            DECISION.pack(
+                partitions.setdefault(partition, len(partitions) + 1),
+                user_place,
+                pool_place,
+                event.looked_up,
+                occurred is not None,
+                event.units,
+                occurred or 0,
+            ),
+            pack_said(event.usage_id, event.fingerprint, usage_type, who, event.payload),
         )
 
     def key_names(self) -> list[str]:
@@ -58,10 +57,34 @@ class RecordCall:
     def read(self, reply: Sequence[Any]) -> Recorded:
         last_ids, *answers = reply
         return Recorded(
-            msgspec.convert(answers, list[Answer]),
+            [_answer(row) for row in answers],
             {
                 partition: last_id.decode()
                 for partition, last_id in zip(self._partitions, last_ids, strict=True)
                 if last_id
             },
         )
+
+
+_OUTCOMES = list(Outcome)  # by number
+
+
+def _answer(row: Any) -> Answer:
+    """An answer as `record.lua` says it: an outcome, or all of it packed, and a detail to each."""
+    detail = None
+    if isinstance(row, list):
+        row, detail = row
+    if isinstance(row, int):
+        return Answer(_OUTCOMES[row], detail=detail)
+    outcome, at, remaining, exceeded, scope, limit, starts, ends = ANSWER.unpack(row)
+    return Answer(
+        _OUTCOMES[outcome],
+        at,
+        None if remaining == NONE else remaining,
+        exceeded,
+        scope,
+        limit,
+        starts,
+        ends,
+        detail,
+    )

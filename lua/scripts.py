@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from lua import keys, loader
+from lua.packing import pack_rule
 from lua.record_call import QUOTA_TTL_S, RecordCall
 from lua.types import (
     CheckAnswer,
@@ -102,9 +103,8 @@ class Scripts:
         args: list[Any] = [subject, epoch, version, starts, ends, cursor, through, terms, blocked]
         args.append(QUOTA_TTL_S)
         for one in limits:
-            limit = "-" if one.limit is None else one.limit
-            rate = f"{one.rate_limit} {one.rate_window_us}" if one.rate_limit else ""
-            args += (one.usage_type, f"{one.enforcement}{limit}", rate, one.used)
+            rule = pack_rule(one.enforcement, one.limit, one.rate_limit, one.rate_window_us)
+            args += (one.usage_type, rule, one.used)
         names = [
             keys.stream(partition),
             keys.meta(partition),

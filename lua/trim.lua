@@ -20,11 +20,12 @@ trimmed: entries removed; -1 when this is not that server any more
 local meta = fence(KEYS[2])
 if not meta or server_replid() ~= ARGV[1] then return -1 end
 local drained, through = tonumber(ARGV[2]), ARGV[3]
-local trimmed = 0
-if through ~= '' and id_less(meta.floor, through) then
+local before = redis.call('HMGET', KEYS[2], 'floor', 'drained')
+local trimmed, newly = 0, drained - whole(before[2])
+if through ~= '' and id_less(before[1] or '0-0', through) then
   redis.call('HSET', KEYS[2], 'floor', through) -- before the entries go: never the other way round
   trimmed = redis.call('XTRIM', KEYS[1], 'MINID', '=', id_after(through))
 end
 redis.call('HSET', KEYS[2], 'drained', ARGV[2],
-  'retained', text(meta.retained + drained - meta.drained - trimmed))
+  'retained', text(meta.retained + newly - trimmed))
 return trimmed

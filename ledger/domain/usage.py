@@ -12,6 +12,8 @@ from uuid import UUID
 import msgspec
 
 from ledger.domain.period import Interval, period_at
+from ledger.domain.quantity import MAX_UNITS
+from lua.packing import NONE, Counted, unpack_counted, unpack_said
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -91,12 +93,6 @@ class UsageRecord(msgspec.Struct, frozen=True):
 _payload = msgspec.msgpack.Decoder(Payload)
 _terms = msgspec.msgpack.Decoder(Terms)
 _encode = msgspec.msgpack.Encoder().encode
-_QUOTA = re.compile(
-    rb"(?P<units>-?\d{1,16}) (?P<at>\d{1,16}) (?P<starts>\d{1,16}) (?P<pool_starts>\d{1,16}|-) "
-    rb"(?P<used>-?\d{1,16}) (?P<pool_used>-?\d{1,16}|-) (?P<remaining>\d{1,16}|-) "
-    rb"(?P<exceeded>[01]) (?P<enforced>[01])\Z"
-)
-
 _USAGE_TYPE = re.compile(rb"[a-z][a-z0-9_]{0,49}\Z")
 
 
@@ -124,38 +120,33 @@ def fingerprint(
 def parse_entry(stream_id: str, fields: Mapping[str, bytes]) -> UsageRecord:
     """The record of a usage entry. Raises `BadEntry`."""
     try:
-        quota = _QUOTA.match(fields["quota"])
-        if quota is None:
-            raise BadEntry("quota field is malformed")
-        who = fields["who"]
-        kind = who[:1]
+        said, quota = unpack_said(fields["event"]), _counted(fields["quota"])
+        who, kind = said.who, said.who[:1]
         if (kind, len(who)) not in ((b"u", 17), (b"o", 33)):
-            raise BadEntry("who field is malformed")
+            raise BadEntry("who is malformed")
         terms = _terms.decode(fields["terms"])
-        payload = _payload.decode(fields["payload"])
-        recorded = _instant(int(quota["at"]))
+        payload = _payload.decode(said.payload)
+        recorded = _instant(quota.recorded_at)
         occurred = _instant(recorded if payload.occurred_at is None else payload.occurred_at)
         _storable(payload)
-        if int(quota["units"]) == 0:
-            raise BadEntry("units are 0")
         return UsageRecord(
             stream_id=stream_id,
-            usage_id=UUID(bytes=fields["id"]),
-            fingerprint=fields["fingerprint"],
+            usage_id=UUID(bytes=said.usage_id),
+            fingerprint=said.fingerprint,
             user_id=UUID(bytes=who[-16:]),
             organization_id=UUID(bytes=who[1:17]) if kind == b"o" else None,
-            usage_type=_usage_type(fields["type"]),
-            units=int(quota["units"]),
+            usage_type=_usage_type(said.usage_type),
+            units=quota.units,
             recorded_at=recorded,
             occurred_at=occurred,
             billing_period=_billing_period(terms, occurred),
-            quota_period=_instant(int(quota["starts"])),
-            pool_period=_optional(quota["pool_starts"]),
-            used_after=int(quota["used"]),
-            pool_used_after=_optional(quota["pool_used"]),
-            remaining=_optional(quota["remaining"]),
-            exceeded=quota["exceeded"] == b"1",
-            enforced=quota["enforced"] == b"1",
+            quota_period=_instant(quota.starts),
+            pool_period=None if quota.pool_starts == NONE else _instant(quota.pool_starts),
+            used_after=quota.used,
+            pool_used_after=None if quota.pool_starts == NONE else quota.pool_used,
+            remaining=None if quota.remaining == NONE else quota.remaining,
+            exceeded=quota.exceeded == 1,
+            enforced=quota.enforced == 1,
             terms=terms,
             payload=payload,
         )
@@ -164,6 +155,16 @@ def parse_entry(stream_id: str, fields: Mapping[str, bytes]) -> UsageRecord:
     except (ValueError, OverflowError, OSError, RecursionError, msgspec.MsgspecError) as error:
         # OSError: a time zone's name becomes a path
         raise BadEntry(str(error)[:200]) from error
+
+
+def _counted(raw: bytes) -> Counted:
+    counted = unpack_counted(raw)
+    limits = (counted.units, counted.used, counted.pool_used, counted.remaining)
+    if counted.units == 0 or any(abs(one) > MAX_UNITS for one in limits):
+        raise BadEntry("a quantity is out of range")
+    if counted.remaining < NONE or not counted.exceeded <= 1 >= counted.enforced:
+        raise BadEntry("quota field is malformed")
+    return counted
 
 
 def _instant(ms: int) -> int:
@@ -183,10 +184,6 @@ def _storable(payload: Payload) -> None:
     texts = [payload.recorded_by, payload.idempotency_key or "", *(payload.metadata or {}).values()]
     if any("\x00" in text for text in texts) or "\x00" in "".join(payload.metadata or {}):
         raise BadEntry("text with a NUL character")
-
-
-def _optional(text: bytes) -> int | None:
-    return None if text == b"-" else int(text)
 
 
 def _billing_period(terms: Terms, occurred_at: int) -> date:

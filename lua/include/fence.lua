@@ -6,8 +6,7 @@
 local replid, server_us
 
 local function fence(meta_key)
-  local raw = redis.call('HMGET', meta_key,
-    'epoch', 'replid', 'bumped_at', 'offset', 'drained', 'retained', 'floor')
+  local raw = redis.call('HMGET', meta_key, 'epoch', 'replid', 'bumped_at', 'offset', 'retained')
   replid = replid or server_replid()
   if not raw[1] or raw[2] ~= replid then return nil end
   if not server_us then
@@ -16,11 +15,9 @@ local function fence(meta_key)
   end
   local now_us = server_us + whole(raw[4]) * 1000
   return {
-    epoch = raw[1],
+    epoch = whole(raw[1]),
     bumped_at = whole(raw[3]),
-    drained = whole(raw[5]),
-    retained = whole(raw[6]), -- entries that are drained and still in the stream
-    floor = raw[7] or '0-0',
+    retained = whole(raw[5]), -- entries that are drained and still in the stream
     now_us = now_us,
     now_ms = math.floor(now_us / 1000),
   }

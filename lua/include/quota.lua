@@ -1,62 +1,54 @@
 --- @include "number"
--- Whether a quota hash may be used: of this epoch and its period running. Absent, a stub left by
--- supersede, or anything else must be loaded.
-local function is_open(epoch, starts, ends, meta)
-  return epoch == meta.epoch and starts and ends
-    and starts + 0 <= meta.now_ms and meta.now_ms < ends + 0
+local STATE, RULE = '>I8I8I8I8Bc0', '>c1i8I8I8'
+
+-- Epoch, starts, ends, seen_at and blocked of a quota hash, when it may be used: of this epoch and
+-- its period running. Absent, a stub left by supersede, or anything else must be loaded.
+local function open_state(state, meta)
+  if not state then return nil end
+  local epoch, starts, ends, seen_at, blocked = struct.unpack(STATE, state)
+  if epoch ~= meta.epoch or starts > meta.now_ms or meta.now_ms >= ends then return nil end
+  return epoch, starts, ends, seen_at, blocked
 end
 
--- A counter is one usage type of one quota hash: the reply of HMGET itself, with what it counts as
--- numbers in the place of their text. Half of the script's time went into making tables with
--- names instead.
+-- A counter is one usage type of one quota hash. A list, because a table with names costs Redis
+-- several times as much.
 local LETTER, STARTS, ENDS, TERMS, SEEN_AT, LIMIT = 1, 2, 3, 4, 5, 6
-local USED, HELD, RATE, REASON, FIELD, TEXT = 7, 8, 9, 10, 11, 12
+local USED, RATE, BLOCKED_BY, TYPE, TEXT = 7, 8, 9, 10, 11
 -- LETTER enforcement: h hard, s soft, w shadow (watched only), x not in the plan (hard, limit 0),
--- n no entitlement of this scope (counted, never limited). STARTS stays text, because entries quote
--- it. LIMIT false: unlimited. RATE false: no window. FIELD names of the fields. TEXT of USED once
--- something was counted, to be written.
+-- n no entitlement of this scope (counted, never limited). LIMIT false: unlimited. RATE false: no
+-- window. BLOCKED_BY a reason, or empty. TEXT of USED once something was counted, to be written.
 local ENFORCED = { h = true, x = true }
 local SHOWN = { h = true, x = true, s = true }
 local LETTERS = { h = true, s = true, w = true, x = true, n = true }
 
-local names = {} -- field names by usage type: building them costs as much as reading them
-
-local function names_of(usage_type)
-  local found = names[usage_type]
-  if not found then
-    found = {
-      limit = 'limit:' .. usage_type, used = 'used:' .. usage_type, held = 'held:' .. usage_type,
-      rate = 'rate:' .. usage_type, spent = 'spent:' .. usage_type,
-      spent_at = 'spent_at:' .. usage_type,
-    }
-    names[usage_type] = found
-  end
-  return found
-end
-
-local function read_rate(key, field, raw)
-  local units, window_us = string.match(raw, '^(%d+) (%d+)$')
-  local rate = { units = whole(units or ''), window_us = whole(window_us or '') }
-  local spent = redis.call('HMGET', key, field.spent, field.spent_at)
+local function read_rate(key, usage_type, units, window_us)
+  local spent = redis.call('HMGET', key, 'spent:' .. usage_type, 'spent_at:' .. usage_type)
   -- A plan change may have made the bucket smaller than what was out of it.
-  rate.spent, rate.spent_at = math.min(whole(spent[1]), rate.units), whole(spent[2])
-  return rate
+  return {
+    units = units, window_us = window_us,
+    spent = math.min(whole(spent[1]), units), spent_at = whole(spent[2]),
+  }
 end
 
 -- The counter of a usage type; false when the quota must be loaded (also where it was loaded
 -- before the usage type existed).
 local function read_counter(key, usage_type, meta)
-  local field = names_of(usage_type)
-  local raw = redis.call('HMGET', key, 'epoch', 'starts', 'ends', 'terms', 'seen_at',
-    field.limit, field.used, field.held, field.rate, 'blocked')
-  local limit = raw[LIMIT]
-  if not limit or not is_open(raw[1], raw[STARTS], raw[ENDS], meta) then return false end
-  local letter, units = string.sub(limit, 1, 1), string.sub(limit, 2)
-  if not LETTERS[letter] then error('damaged limit') end
-  raw[LETTER], raw[LIMIT] = letter, units ~= '-' and whole(units)
-  raw[ENDS], raw[SEEN_AT] = raw[ENDS] + 0, whole(raw[SEEN_AT])
-  raw[USED], raw[HELD] = whole(raw[USED]), whole(raw[HELD])
-  raw[RATE] = raw[RATE] and read_rate(key, field, raw[RATE])
-  raw[FIELD], raw[TEXT] = field, false
-  return raw
+  local raw = redis.call('HMGET', key, 'state', 'terms', 'rule:' .. usage_type, 'used:' .. usage_type)
+  local epoch, starts, ends, seen_at, blocked = open_state(raw[1], meta)
+  if not epoch or not raw[3] then return false end
+  local letter, limit, rate_units, window_us = struct.unpack(RULE, raw[3])
+  if not LETTERS[letter] then error('damaged rule') end
+  local rate = rate_units > 0 and read_rate(key, usage_type, rate_units, window_us)
+  return {
+    letter, starts, ends, raw[2], seen_at, limit >= 0 and limit, whole(raw[4]), rate, blocked,
+    usage_type, false,
+  }
+end
+
+-- Renews the time to live of a quota hash that is in use.
+local function see(key, seen_at, ttl)
+  local epoch, starts, ends, _, blocked = struct.unpack(STATE, redis.call('HGET', key, 'state'))
+  redis.call('HSET', key, 'state',
+    struct.pack(STATE, epoch, starts, ends, seen_at, #blocked, blocked))
+  redis.call('EXPIRE', key, ttl)
 end

@@ -6,6 +6,7 @@ local RECEIPT_DAY_MS = 86400000
 local RECEIPT_TTL_S = 2 * 86400
 local RECEIPT_FINGERPRINT_BYTES = 8
 local RECEIPT_EXPIRES = '' -- a field no usage id can have: the hash has its time to live
+local RECEIPT = '>c8I8i8B' -- fingerprint, recorded_at, remaining (-1 for none), exceeded
 
 -- Prefixes of today's and yesterday's hashes.
 local function receipt_days(prefix, now_ms)
@@ -15,20 +16,20 @@ end
 
 local function receipt_shard(id)
   local high, low = string.byte(id, 1, 2)
-  return high % 16 * 256 + low .. '' -- as text, once
+  return string.format('%d', high % 16 * 256 + low)
 end
 
--- Fingerprint and answer stored for a usage id, or nil; and whether today's hash will expire.
+-- The receipt stored for a usage id, or nil; and whether today's hash will expire.
 local function find_receipt(today, yesterday, id)
   local found = redis.call('HMGET', today, id, RECEIPT_EXPIRES)
   return found[1] or redis.call('HGET', yesterday, id), found[2]
 end
 
-local function store_receipt(today, id, raw, expires)
+local function store_receipt(today, id, receipt, expires)
   if expires then
-    redis.call('HSET', today, id, raw)
+    redis.call('HSET', today, id, receipt)
   else
-    redis.call('HSET', today, id, raw, RECEIPT_EXPIRES, '')
+    redis.call('HSET', today, id, receipt, RECEIPT_EXPIRES, '')
     redis.call('EXPIRE', today, RECEIPT_TTL_S)
   end
 end

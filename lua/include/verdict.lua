@@ -1,14 +1,26 @@
 --- @include "quota"
+local MAX_UNITS = 9007199254740991 -- 2^53 - 1: beyond it doubles skip integers
+
+-- Which of the two must be loaded first: 0 none, 1 user, 2 pool, 3 both.
+local function missing_of(user, pool)
+  return (user and 0 or 1) + (pool == false and 2 or 0)
+end
+
+-- Whether counting `units` more would pass what a double can count.
+local function overflows(user, pool, units)
+  return user[USED] + units > MAX_UNITS or pool and pool[USED] + units > MAX_UNITS
+end
+
 -- What is left under a counter's limit, or nil where no limit is shown to callers.
 local function left(one)
   local limit = one[LIMIT]
-  if limit and SHOWN[one[LETTER]] then return math.max(0, limit - one[USED] - one[HELD]) end
+  if limit and SHOWN[one[LETTER]] then return math.max(0, limit - one[USED]) end
 end
 
 -- Whether `units` more would pass a limit that binds.
 local function is_over(one, units)
   local limit = one[LIMIT]
-  return limit and ENFORCED[one[LETTER]] and one[USED] + one[HELD] + units > limit
+  return limit and ENFORCED[one[LETTER]] and one[USED] + units > limit
 end
 
 -- The rate window: a bucket of `units` that refills evenly over the window. `spent` units are out

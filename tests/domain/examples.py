@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from ledger.domain.usage import Payload, Terms, encode_payload, encode_terms
+from tests.entries import packed_entry
 
 USER = UUID("11111111-1111-4111-8111-111111111111")
 ORG = UUID("22222222-2222-4222-8222-222222222222")
@@ -41,8 +42,8 @@ def quota_field(**changed: bytes) -> bytes:
 
 
 def entry(**changed: bytes) -> dict[str, bytes]:
-    """The fields of a stream entry, in the script's order."""
-    return {
+    """The fields of a stream entry; what is changed is named as in `tests.entries`."""
+    words = {
         "id": ID.bytes,
         "fingerprint": b"8 bytes!",
         "who": b"u" + USER.bytes,
@@ -50,7 +51,8 @@ def entry(**changed: bytes) -> dict[str, bytes]:
         "quota": quota_field(),
         "terms": encode_terms(TERMS),
         "payload": encode_payload(PAYLOAD),
-    } | changed
+    }
+    return packed_entry(words | changed)
 
 
 def terms(**changed: object) -> bytes:

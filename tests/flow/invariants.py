@@ -9,6 +9,7 @@ from uuid import UUID
 
 from ledger import store
 from lua import keys
+from lua.packing import NONE, unpack_counted, unpack_said, unpack_state
 from tests.conftest import Service
 from tests.ledger.stream import check_totals
 
@@ -54,7 +55,9 @@ async def _acknowledged_is_recorded(
     if told is None:
         return
     rows = await service.sql.fetch("SELECT usage_id FROM usage_keys")
-    recorded = {row["usage_id"] for row in rows} | {UUID(bytes=one["id"]) for one in undrained}
+    recorded = {row["usage_id"] for row in rows} | {
+        UUID(bytes=unpack_said(one["event"]).usage_id) for one in undrained
+    }
     assert told.acked <= recorded, "I1: acknowledged, but not recorded"
     assert len(recorded - told.acked) <= told.unknown, "I1: recorded, but never acknowledged"
 
@@ -72,25 +75,23 @@ async def _redis_counts_what_the_ledger_does(
 ) -> None:
     """I3, for every quota hash of the epoch in force."""
     places = await store.usage_types(service.sql)
-    waiting: dict[tuple[str, str, str], int] = defaultdict(int)
+    waiting: dict[tuple[str, str, int], int] = defaultdict(int)
     for fields in undrained:
-        who, quota = fields["who"], fields["quota"].split()
-        for subject, starts in ((who, quota[2]), (who[:17], quota[3])):
-            if starts != b"-":
-                name = (keys.subject_text(subject), fields["type"].decode(), starts.decode())
-                waiting[name] += int(quota[0])
+        said, counted = unpack_said(fields["event"]), unpack_counted(fields["quota"])
+        who, usage_type = said.who, said.usage_type.decode()
+        for subject, starts in ((who, counted.starts), (who[:17], counted.pool_starts)):
+            if starts != NONE:
+                waiting[keys.subject_text(subject), usage_type, starts] += counted.units
     for cursor in await store.cursors(service.sql):
         pattern = f"quota:{{p{cursor.partition:02d}}}:*"
         for key in await service.redis.run("KEYS", pattern):
             subject = key.decode().partition("}:")[2]
             for usage_type in places:
-                epoch, raw_starts, used = await service.redis.run(
-                    "HMGET", key, "epoch", "starts", f"used:{usage_type}"
-                )
-                if int(epoch or 0) != cursor.epoch:
+                state, used = await service.redis.run("HMGET", key, "state", f"used:{usage_type}")
+                if state is None or unpack_state(state).epoch != cursor.epoch:
                     continue
-                starts = raw_starts.decode()
-                ledger = await _ledger_units(service, subject, usage_type, int(starts))
+                starts = unpack_state(state).starts
+                ledger = await _ledger_units(service, subject, usage_type, starts)
                 expected = ledger + waiting[subject, usage_type, starts]
                 assert int(used or 0) == expected, f"I3: {subject} {usage_type}"
 

@@ -12,6 +12,7 @@ from gateway import lane as lanes
 from gateway.lane import CALL_EVENTS, CALLS, CROWD, WAITING_EVENTS, Lane
 from gateway.problems import Problem
 from lua.connection import RedisUnavailable
+from lua.packing import unpack_said
 from lua.record_call import RecordCall
 from lua.types import Answer, Event, Outcome, Recorded
 
@@ -21,7 +22,7 @@ def event(tenant: int, number: int = 0) -> Event:
     return Event(0, who, number.to_bytes(16, "big"), b"", "calls", 1, None, b"")
 
 
-SLOTS = 11  # arguments of an event, as record.lua takes them
+SAID = slice(5, None, 2)  # what was said of each event, among the arguments of record.lua
 
 
 class Redis:
@@ -35,15 +36,16 @@ class Redis:
 
     def send(self, call: RecordCall, landed: Callable[[], None]) -> asyncio.Future[Recorded]:
         reply: asyncio.Future[Recorded] = asyncio.get_running_loop().create_future()
-        self.calls.append(call.args(True, 1)[4:][4::SLOTS])
+        self.calls.append([unpack_said(raw).usage_id for raw in call.args(True, 1)[SAID]])
         self._replies.append((reply, landed))
         self._asked.set()
         return reply
 
     async def call(self, number: int) -> list[bytes]:
-        while len(self.calls) <= number:
-            self._asked.clear()
-            await self._asked.wait()
+        async with asyncio.timeout(5):
+            while len(self.calls) <= number:
+                self._asked.clear()
+                await self._asked.wait()
         return self.calls[number]
 
     def answer(self, number: int, error: Exception | None = None) -> None:

@@ -21,6 +21,7 @@ from ledger.domain.usage import (
 )
 from lua import keys
 from lua.connection import RedisConnection
+from tests.entries import packed_entry
 
 TERMS = Terms(None, "basic", 1, 730120, "month", "UTC")  # anchored 2000-01-01
 HEAD = sha256(b"").digest()
@@ -34,9 +35,8 @@ class Partition:
         self.now = 0
 
     async def add(self, **changed: Any) -> str:
-        """Appends a usage entry; the id it got. Any field may be changed, or removed by None."""
-        found = {name: value for name, value in (self.fields() | changed).items() if value != b""}
-        return await self.add_raw(found)
+        """Appends a usage entry; the id it got. Any field may be changed, in words."""
+        return await self.add_raw(packed_entry(self.fields() | changed))
 
     def fields(
         self,

@@ -17,6 +17,7 @@ from lua.keys import Account, partition_of
 from lua.scripts import Scripts
 from lua.types import LoadOutcome, Missing
 from tests.conftest import Service
+from tests.entries import quota_in_words
 from tests.ledger.plans import add_plan, allows, on_plan, organization_on_plan, pool, subscribe
 
 Hook = Callable[[], Awaitable[None]]
@@ -71,7 +72,8 @@ class Loading:
 
     async def field(self, name: str, subject: bytes = b"") -> str | None:
         key = keys.quota(self.partition, subject or self.who)
-        [found] = await self.service.redis.run("HMGET", key, name)
+        stored = await self.service.redis.run("HGETALL", key)
+        found = quota_in_words({field.decode(): raw for field, raw in stored.items()}).get(name)
         return None if found is None else found.decode()
 
 

@@ -27,7 +27,7 @@ async def test_a_record_that_postgres_refuses_is_parked_whole_and_the_others_are
     assert await drain.run_once([partition.number]) == 7
     [parked] = await partition.sql.fetch("SELECT stream_id, units, entry, reason FROM dead_letters")
     assert (parked["stream_id"], parked["units"]) == (ids[place], 13)
-    assert '"payload"' in parked["entry"]
+    assert '"event"' in parked["entry"]
     assert "CheckViolation" in parked["reason"]
     written = await partition.sql.fetch("SELECT stream_id FROM usage_records ORDER BY position")
     assert [row["stream_id"] for row in written] == ids[:place] + ids[place + 1 :]

@@ -70,6 +70,12 @@ _CONSTANTS = re.compile(
 )
 
 
+def packed_names(script: Script, start: str) -> list[str]:
+    """What the head says is packed in a line that begins so: names, without what else it says."""
+    said = script.line(start).removeprefix("packed: ").partition(";")[0]
+    return said.split(", ")
+
+
 def eval_product(text: str) -> int:
     product = 1
     for factor in text.split("*"):

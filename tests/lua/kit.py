@@ -23,6 +23,7 @@ from lua.types import (
     Recorded,
     Recovery,
 )
+from tests.entries import entry_in_words, quota_in_words
 
 PARTITION = 3
 CAP = 1_000_000
@@ -196,7 +197,7 @@ class Bench:
 
     async def hash(self, key: str) -> dict[str, bytes]:
         flat = await self._raw("HGETALL", key)
-        return {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+        return quota_in_words({flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)})
 
     async def meta(self) -> dict[str, str]:
         return {name: raw.decode() for name, raw in (await self.hash(self.meta_key)).items()}
@@ -213,7 +214,10 @@ class Bench:
 
     async def entries(self) -> list[tuple[str, dict[str, bytes]]]:
         return [
-            (entry[0].decode(), {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)})
+            (
+                entry[0].decode(),
+                entry_in_words({flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}),
+            )
             for entry in await self._raw("XRANGE", self.stream_key, "-", "+")
             for flat in [entry[1]]
         ]

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from lua import keys, loader
+from lua.packing import ANSWER, DECISION, NONE, Said, pack_rule, unpack_said
 from lua.record_call import QUOTA_TTL_S
 from lua.scripts import NAMES, Scripts
 from lua.types import Event, Limit, LookedUp
-from tests.lua.header import SHEBANG, include, read, split_top, with_includes
+from tests.lua.header import SHEBANG, include, packed_names, read, split_top, with_includes
 from tests.lua.kit import MEMBER, OTHER_MEMBER, POOL, USER
 
 PARTITION = 7
@@ -57,9 +58,13 @@ class Recording:
         if self.reply is None:
             script = read("record")
             slots, before = len(script.names("EVENT")), len(script.names("ARGV"))
-            events = (len(args) - before) // slots
-            return [[b"%d-0" % at for at in range(args[0])], *([0, at] for at in range(events))]
+            ids = [b"%d-0" % at for at in range(args[0])]
+            return [ids, *self.reply_to((len(args) - before) // slots)]
         return self.reply
+
+    @staticmethod
+    def reply_to(events: int) -> list[bytes]:
+        return [ANSWER.pack(0, at, NONE, 0, 0, 0, 0, 0) for at in range(events)]
 
     async def script_load(self, source: str) -> None:
         raise AssertionError("not asked to")
@@ -116,7 +121,6 @@ def test_the_header_names_what_the_body_uses_and_nothing_else(name: str) -> None
 def test_a_local_that_holds_an_argument_carries_its_name(name: str) -> None:
     script = read(name)
     short = {
-        "id": "usage_id", "occurred": "occurred_at", "part": "partition", "pool_place": "pool",
         "today": "receipts",
     }  # fmt: skip
     if name == "check":
@@ -137,11 +141,7 @@ def test_the_checks_above_see_the_locals_they_are_about() -> None:
     assert read("record").locals_of(r"ARGV\[") == [
         ("partitions", 1), ("enforce", 2), ("cap", 3), ("ttl", 4)
     ]  # fmt: skip
-    assert read("record").locals_of(r"ARGV\[at \+ ") == [
-        ("fingerprint", 6), ("looked_up", 10), ("part", 1), ("id", 5), ("fingerprint", 6),
-        ("usage_type", 7), ("occurred", 9), ("user", 2), ("pool_place", 3), ("units", 8),
-        ("id", 5),
-    ]  # fmt: skip
+    assert read("load").locals_of(r"ARGV\[at \+ ") == [("usage_type", 1)]
     assert ("version", 3) in read("load").locals_of(r"ARGV\[")
     assert ("cursor", 3) in read("recover").locals_of(r"ARGV\[")
     assert read("trim").locals_of(r"ARGV\[") == [("drained", 2), ("through", 3)]
@@ -160,27 +160,26 @@ def test_a_partitions_keys_are_taken_in_the_headers_order() -> None:
 
 def test_the_places_in_an_event_are_used_as_the_header_says() -> None:
     record = read("record")
-    assert record.head_of("EVENT", "place among the counters") == [("user", 2), ("pool", 3)]
-    assert record.head_of("EVENT", "place among the partitions") == [("partition", 1)]
-    numbers = dict(record.locals_of(r"ARGV\[at \+ "))
     counters = re.findall(r"(\w+)(?:, \w+)* = counter\((.+?), usage_type, meta\)", record.body)
-    assert [(name, place) for name, place in counters] == [
-        ("user", "tonumber(ARGV[at + 2])"), ("pool", "pool_place")
-    ]  # fmt: skip
-    assert (numbers["user"], numbers["pool_place"]) == (2, 3)
+    assert counters == [("user", "user_place"), ("pool", "pool_place")]
     partitions = re.findall(r"(\w+) = partition\((.+)\)$", record.body, re.MULTILINE)
-    assert partitions == [("part", "tonumber(ARGV[at + 1])")]
+    assert partitions == [("part", "place")]
+    assert "decide(ARGV[at + 1], ARGV[at + 2])" in record.body
 
 
-def test_a_counters_slots_are_where_its_fields_are_read() -> None:
-    """One of them holds what was found out instead of what was read; two more come after."""
+def test_a_counter_is_made_in_the_order_of_its_slots() -> None:
     quota = include("quota")
-    [read_order] = re.findall(r"'HMGET', key, ('epoch'[^)]+)\)", quota.body)
-    fields = [one.strip("'").removeprefix("field.") for one in split_top(read_order)]
-    instead = {"epoch": "letter", "blocked": "reason"}
-    slots = {name: number for name, number in quota.constants().items()}
-    assert [instead.get(one, one).upper() for one in fields] + ["FIELD", "TEXT"] == list(slots)
+    slots = quota.constants()
     assert list(slots.values()) == list(range(1, len(slots) + 1))
+    [made] = re.findall(r"return \{\n(    letter.+?)\n  \}", quota.body, re.DOTALL)
+    said = {"raw[2]": "terms", "limit >= 0 and limit": "limit", "whole(raw[4])": "used",
+            "blocked": "blocked_by", "usage_type": "type", "false": "text"}  # fmt: skip
+    values = [one for one in split_top(made.replace("\n", " ")) if one]
+    assert [said.get(one, one).upper() for one in values] == list(slots)
+    [fields] = re.findall(r"'HMGET', key, ('state'.+)\)", quota.body)
+    assert [one.partition("'")[2].partition("'")[0] for one in split_top(fields)] == [
+        "state", "terms", "rule:", "used:"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -237,11 +236,13 @@ async def test_events_are_sent_in_slots_as_the_header_names_them() -> None:
     ]
     partitions = [PARTITION, 2, 31]
     recording = await sent("record", events)
-    slots, before = script.names("EVENT"), len(script.names("ARGV"))
-    rows = [
-        dict(zip(slots, recording.args[at : at + len(slots)], strict=True))
-        for at in range(before, len(recording.args), len(slots))
-    ]
+    assert script.names("EVENT") == ["decision", "said"]
+    before = len(script.names("ARGV"))
+    decisions, saids = recording.args[before::2], recording.args[before + 1 :: 2]
+    names = packed_names(script, "EVENT[1] decision")
+    rows = [dict(zip(names, DECISION.unpack(one), strict=True)) for one in decisions]
+    for row, said in zip(rows, saids, strict=True):
+        row |= unpack_said(said)._asdict()
     assert len(rows) == len(events)
     assert recording.args[script.names("ARGV").index("partitions")] == len(partitions)
     counters_before = len(partitions) * script.names("KEYS").index("counters")
@@ -263,14 +264,14 @@ async def test_events_are_sent_in_slots_as_the_header_names_them() -> None:
             assert counters[place - 1] == quota
             one = (quota, event.usage_type)
             assert places.setdefault(place, one) == one
-        said = {name: getattr(event, name) for name in row}
-        said["occurred_at"] = "" if event.occurred_at is None else event.occurred_at
-        assert row == said
+        row["usage_type"] = row["usage_type"].decode()
+        assert row.pop("timed") == (event.occurred_at is not None)
+        assert row == {name: getattr(event, name) or row[name] for name in row}
+        assert row["occurred_at"] == (event.occurred_at or 0)
     assert sorted(places) == list(range(1, len(counters) + 1))
     assert len(set(places.values())) == len(places) == 8
     assert [counters.count(keys.quota(PARTITION, one)) for one in (MEMBER, POOL)] == [2, 2]
-    fields = {*Event.__struct_fields__, "user", "pool"}
-    assert set(slots) == fields
+    assert {*names, *Said._fields} == {*Event.__struct_fields__, "user", "pool", "timed"}
 
 
 async def test_a_record_reply_is_read_as_ids_of_the_partitions_and_an_answer_per_event() -> None:
@@ -279,7 +280,7 @@ async def test_a_record_reply_is_read_as_ids_of_the_partitions_and_an_answer_per
     recorded = await Scripts(recording).record(said, enforce=True, cap=1)
     assert recorded.last_ids == {9: "0-0", 4: "1-0", 0: "2-0"}
     assert [one.recorded_at for one in recorded.answers] == [0, 1, 2, 3]
-    recording.reply = [[b"", b"5-0", b""], *([0, at] for at in range(4))]
+    recording.reply = [[b"", b"5-0", b""], *recording.reply_to(4)]
     assert (await Scripts(recording).record(said, enforce=True, cap=1)).last_ids == {4: "5-0"}
 
 
@@ -287,14 +288,10 @@ async def test_limits_are_sent_in_slots_as_the_header_names_them() -> None:
     script = read("load")
     limits = [Limit("calls", "h", 5, 6, 7, 8), Limit("tokens", "n", None, 0, 0, 0)]
     recording = await sent("load", MEMBER, limits=limits)
-    assert script.names("LIMIT") == ["usage_type", "limit", "rate", "used"]
+    assert script.names("LIMIT") == ["usage_type", "rule", "used"]
     assert recording.args[len(script.names("ARGV")) :] == [
-        "calls", "h5", "6 7", 8, "tokens", "n-", "", 0
+        "calls", pack_rule("h", 5, 6, 7), 8, "tokens", pack_rule("n", None, 0, 0), 0
     ]  # fmt: skip
-    assert script.line("LIMIT[2] limit") == (
-        "enforcement letter (see quota) and units, or - for unlimited"
-    )
-    assert script.line("LIMIT[3] rate") == "units and window in microseconds; empty for none"
 
 
 def test_the_body_counts_keys_arguments_and_slots_as_the_header_does() -> None:

@@ -51,12 +51,13 @@ def test_outcomes_are_the_same_in_header_body_and_enum(name: str, enum: dict[str
     assert script.said() == enum
     constants = script.constants()
     assert {key: constants.get(key) for key in enum} == enum
-    others = {"KEYS_OF_PARTITION", "ARGS_BEFORE", "SLOTS", "MAX_UNITS", "TAIL", "OLDEST_MS"}
+    others = {"KEYS_OF_PARTITION", "ARGS_BEFORE", "SLOTS", "TAIL", "OLDEST_MS"}
     others |= {"NEWEST_MS", "FORGETFUL_MS", "REFRESH_MS"}
     assert constants.keys() - enum.keys() <= others
-    returned = set(re.findall(r"return (?:refused\(at, )?\{? ?([A-Z_]+)\b", script.body))
-    returned |= set(re.findall(r" and \{ ([A-Z_]+) \} or ", script.body))
-    assert returned - {"KEYS", "ARGV"} == set(enum)
+    returned = set(re.findall(r"return (?:refused or )?\{? ?([A-Z_]+)\b", script.body))
+    returned |= set(re.findall(r"pack\(ANSWER, ([A-Z_]+),", script.body))
+    returned |= set(re.findall(r"refused = looked_up == 0 and ([A-Z_]+)", script.body))
+    assert returned == set(enum)
 
 
 def test_scripts_without_outcomes_have_no_outcome_constants() -> None:
@@ -70,15 +71,17 @@ def test_an_answers_fields_are_those_of_the_header_in_order(name: str, struct: A
 
 
 def test_every_answer_of_a_body_fits_the_answers_fields() -> None:
-    for name in ("record", "check"):
-        script = read(name)
-        flat = re.sub(r"\n\s*", " ", script.body)
-        answers = re.findall(
-            r"return (?:refused\(at, )?\{ ([A-Z_]+.*?) \}(?= end| if|$|\s|\))", flat
-        )
-        assert len(answers) == len(re.findall(r"\{ [A-Z_]{3}", flat)) - flat.count("and { ") >= 6
-        for answer in answers:
-            assert len(split_top(answer)) <= len(script.names("ANSWER")), answer
+    fields = read("record").names("ANSWER")[:-1]  # the detail is not packed
+    packed = re.findall(r"pack\(ANSWER, (.*?)\)\n", read("record").body + "\n", re.DOTALL)
+    packed = [one.partition("), missing_of")[0] for one in packed]
+    assert len(packed) == 5
+    for answer in packed:
+        assert len(split_top(answer.replace("\n", " "))) == len(fields), answer
+    flat = re.sub(r"\n\s*", " ", read("check").body)
+    answers = re.findall(r"return \{ ([A-Z_]+.*?) \}(?= end| if|$|\s|\))", flat)
+    assert len(answers) == len(re.findall(r"\{ [A-Z_]{3}", flat)) >= 6
+    for answer in answers:
+        assert len(split_top(answer)) <= len(read("check").names("ANSWER")), answer
 
 
 @pytest.mark.parametrize(
@@ -117,14 +120,14 @@ def test_details_in_words_are_the_flags_of_the_wrapper() -> None:
             (str(int(Missing.POOL)), "pool"),
             (str(int(Missing.USER | Missing.POOL)), "both"),
         ]
-    looked_up = read("record").line("EVENT[10] looked_up")
-    assert re.findall(r"(\d):? ", looked_up) == [str(int(one)) for one in LookedUp]
+    [looked_up] = re.findall(r"looked_up: ([^\0]+?)\n\n", read("record").head)
+    assert re.findall(r"(\d) ", looked_up) == [str(int(one)) for one in LookedUp]
     assert list(LookedUp) == [LookedUp.NOT_YET, LookedUp.UNKNOWN, LookedUp.UNREACHABLE]
 
 
 def test_numbers_that_python_and_lua_share_are_equal() -> None:
     record = read("record").constants()
-    assert record["MAX_UNITS"] == read("check").constants()["MAX_UNITS"] == quantity.MAX_UNITS
+    assert include("verdict").constants()["MAX_UNITS"] == quantity.MAX_UNITS
     assert include("receipts").constants()["RECEIPT_FINGERPRINT_BYTES"] == usage.FINGERPRINT_BYTES
     assert QUOTA_TTL_S == 24 * 3600
     assert (record["OLDEST_MS"], record["NEWEST_MS"]) == (35 * 86_400_000, 5 * 60_000)
@@ -141,14 +144,7 @@ def test_the_entry_has_the_fields_that_the_header_names_and_the_ledger_reads() -
     assert appended == named.split(", ")
     read_back = re.findall(r'fields\["(\w+)"\]', inspect.getsource(usage.parse_entry))
     assert set(read_back) == set(appended)
-    [quota] = re.findall(r'quota is "([^"]+)"', script.head.replace("\n", " "))
-    groups = re.findall(r"\?P<(\w+)>", usage._QUOTA.pattern.decode())
-    assert quota.split() == [{"at": "recorded_at"}.get(one, one) for one in groups]
-
-
-def test_the_load_scripts_positions_in_an_entry_are_those_of_the_record_script() -> None:
-    fields = re.findall(r"^Entry: ([\w, ]+);", read("record").head, re.MULTILINE)[0].split(", ")
     # A flat array of name, value, ...: the value of field i stands at 2 * i + 2.
-    places = {name: 2 * at + 2 for at, name in enumerate(fields)}
+    places = {name: 2 * at + 2 for at, name in enumerate(appended)}
     used = {int(number) for number in re.findall(r"fields\[(\d+)\]", read("load").body)}
-    assert used == {1, places["who"], places["type"], places["quota"]}
+    assert used == {1, places["event"], places["quota"]}

@@ -370,7 +370,7 @@ async def test_what_is_damaged_in_one_partition_fails_the_call_before_the_first_
     for key, field in (
         (second.quota_key(USER), "used:calls"),
         (second.meta_key, "retained"),
-        (second.meta_key, "drained"),
+        (second.meta_key, "offset"),
     ):
         good = (await bench.hash(key)).get(field, b"0")
         await bench.hset(key, **{field: "1.5"})
