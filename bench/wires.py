@@ -28,6 +28,7 @@ class Sockets:
         self._readable = [self._selector.fileno()]
         self._sockets = [self._connect(wire) for wire in range(connections)]
         self._buffers = [b""] * connections
+        self._chunk = memoryview(bytearray(_CHUNK))  # a new one each time is mapped and unmapped
 
     def send(self, wire: int, request: bytes) -> None:
         try:
@@ -44,7 +45,10 @@ class Sockets:
         for key, _ in self._selector.select(timeout_ns / SECOND_NS):
             wire = key.data
             try:
-                data = self._sockets[wire].recv(_CHUNK)
+                size = self._sockets[wire].recv_into(self._chunk)
+                data = bytes(self._chunk[:size])
+            except BlockingIOError:
+                continue
             except OSError:
                 data = b""
             if not data:
@@ -67,6 +71,7 @@ class Sockets:
     def _connect(self, wire: int) -> socket.socket:
         made = socket.create_connection(self._address, timeout=_SEND_S)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        made.setblocking(False)  # one with a timeout is polled before each call
         self._selector.register(made, selectors.EVENT_READ, wire)
         return made
 
