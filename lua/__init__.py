@@ -3,6 +3,7 @@
 - `lua.keys`: how subjects, partitions and keys are named
 - `lua.loader`: composes a script from its includes
 - `lua.types`: what goes into the scripts and what comes out
+- `lua.packing`: the bytes in which it does
 - `lua.scripts`: one typed method per script; with `lua.record_call` the only places that know
   argument positions
 - `lua.connection`, `lua.multiplexer`: the two ways to Redis

@@ -45,6 +45,7 @@ ENVIRON = {
     "gateway/__main__.py": "a program's entry: hands it on to its worker processes",
     "gateway/metrics.py": "a variable of the Prometheus library, not of the service",
     "gateway/cli.py": "a command line: what it hands on to the programs it starts",
+    "gateway/dev/servers.py": "what it hands on to the embedded Redis, with a variable of libc",
     "gateway/replay/command.py": "a command line: colours, and where the service is",
     "gateway/doctor.py": "a command line: explains the settings",
 }

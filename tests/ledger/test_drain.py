@@ -9,9 +9,10 @@ from uuid import uuid4
 import pytest
 
 from ledger import db, store
+from ledger.booking import BAD_IN_A_ROW, DrainStopped
 from ledger.domain.ids import dev_uuid
 from ledger.domain.usage import Payload, encode_payload, ms_of
-from ledger.drain import BAD_IN_A_ROW, Drain, DrainStopped
+from ledger.drain import Drain
 from lua.scripts import Scripts
 from tests.ledger.conftest import RETENTION_S
 from tests.ledger.stream import Partition

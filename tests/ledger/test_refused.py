@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ledger.drain import BAD_IN_A_ROW, Drain, DrainStopped
+from ledger.booking import BAD_IN_A_ROW, DrainStopped
+from ledger.drain import Drain
 from tests.ledger.stream import Partition
 
 

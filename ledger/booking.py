@@ -1,0 +1,189 @@
+"""What the drain's transaction writes of a batch."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import structlog
+
+from ledger import db, store
+from ledger.db import Connection
+from ledger.domain.usage import BadEntry, UsageRecord, at_ms, parse_entry, seal
+from lua.types import Tail
+
+log = structlog.get_logger()
+
+BAD_IN_A_ROW = 10  # more than this is a bug or a version skew, not a bad entry
+
+
+class DrainStopped(Exception):
+    """Too many entries in a row cannot be written: nothing is parked or skipped until someone
+    has looked. Usually an older ledger reading a newer gateway's entries."""
+
+
+class Booking:
+    """Books a batch of a partition's entries: rows, totals and a seal of the records that count,
+    refunds of those that counted before, dead letters of what cannot be written. `first` is the
+    place of its first record in the partition, `head` that of the hash chain."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        partition: int,
+        first: int,
+        head: bytes,
+        usage_types: dict[str, int],
+    ) -> None:
+        self.head = head
+        self.usage_types = usage_types  # decimal places, read again when one is not there
+        self.records: list[UsageRecord] = []
+        self.parked: list[dict[str, object]] = []  # to be told of once it is committed
+        self._connection = connection
+        self._partition = partition
+        self._first = first
+        self._refused = 0  # in a row, by Postgres
+
+    async def read(self, tail: Tail) -> list[UsageRecord]:
+        """Usage records of a batch; control entries become audit events, bad ones are parked."""
+        records: list[UsageRecord] = []
+        bad = 0
+        for stream_id, fields in tail.entries:
+            try:
+                if "recovery" in fields:
+                    await self._recovery(fields)
+                else:
+                    records.append(parse_entry(stream_id, fields))
+                bad = 0
+            except BadEntry as error:
+                bad += 1
+                if bad > BAD_IN_A_ROW:
+                    raise DrainStopped(f"{DrainStopped.__doc__} Last: {error}") from error
+                await self._park(stream_id, fields, str(error))
+        return records
+
+    async def book(self, records: list[UsageRecord], entries: dict[str, dict[str, bytes]]) -> None:
+        """Claims and writes the records. Should Postgres refuse one, it is found by halving and
+        parked, so that no accepted request can stop a partition."""
+        if not records:
+            return
+        try:
+            async with self._connection.transaction():  # a savepoint within the batch's own
+                new, repeats = await self._claim(records)
+                head = await self._write(new) if new else self.head
+                if repeats:
+                    await self._refund(repeats, entries)
+        except db.REFUSED as error:
+            if not _says_which_rule(error):
+                raise  # a missing month partition, not a record at fault
+            if len(records) > 1:
+                middle = len(records) // 2
+                await self.book(records[:middle], entries)
+                await self.book(records[middle:], entries)
+                return
+            [record] = records
+            self._refused += 1
+            if self._refused > BAD_IN_A_ROW:
+                raise DrainStopped(f"{DrainStopped.__doc__} Last: {error}") from error
+            reason = f"Postgres refuses it: {type(error).__name__}"
+            await self._park(record.stream_id, entries[record.stream_id], reason, record)
+            return
+        self.records += new
+        self.head = head
+        self._refused = 0
+
+    async def _claim(
+        self, records: list[UsageRecord]
+    ) -> tuple[list[UsageRecord], list[UsageRecord]]:
+        """Records whose id counts now for the first time, and the others."""
+        if any(record.usage_type not in self.usage_types for record in records):
+            self.usage_types = await store.usage_types(self._connection)
+        claimed = await store.claim_keys(self._connection, self._partition, records)
+        new, repeats = [], []
+        for record in records:
+            if record.usage_id in claimed:
+                claimed.remove(record.usage_id)  # a second one in this batch is a repeat
+                new.append(record)
+            else:
+                repeats.append(record)
+        return new, repeats
+
+    async def _write(self, records: list[UsageRecord]) -> bytes:
+        """Rows, totals and seal of records that count; the new head of the hash chain."""
+        partition, first = self._partition, self._first + len(self.records)
+        rows = await store.insert_records(self._connection, partition, first, records)
+        if rows != len(records):
+            raise DrainStopped(f"{len(records) - rows} entries of an unknown usage type")
+        totals: dict[tuple[str, str, int], list[int]] = defaultdict(lambda: [0, 0])
+        for record in records:
+            for subject, starts in record.counted:
+                total = totals[subject, record.usage_type, starts]
+                total[0] += record.units
+                total[1] += 1
+        await store.add_totals(
+            self._connection,
+            [
+                (subject, usage_type, at_ms(starts), units, count)
+                for (subject, usage_type, starts), (units, count) in totals.items()
+            ],
+        )
+        last = first + len(records) - 1
+        head = seal(self.head, records)
+        await store.insert_seal(
+            self._connection, partition, first, last, len(records), self.head, head
+        )
+        return head
+
+    async def _refund(
+        self, repeats: list[UsageRecord], entries: dict[str, dict[str, bytes]]
+    ) -> None:
+        """A usage id that counted before: the same entry read again, a repeat whose receipt had
+        expired (Redis counted it again, the ledger does not), or another body under an old key."""
+        known = await store.known_keys(self._connection, [one.usage_id for one in repeats])
+        refunds = []
+        for record in repeats:
+            first = known[record.usage_id]
+            if (first.partition, first.stream_id) == (self._partition, record.stream_id):
+                continue
+            if first.fingerprint == record.fingerprint:
+                refunds.append(record)
+            else:
+                reason = "idempotency key reused with another body or organization"
+                fields = entries[record.stream_id]
+                await self._park(record.stream_id, fields, reason, record)
+        if refunds:
+            log.warning("usage_repeated", partition=self._partition, records=len(refunds))
+            await store.insert_refunds(self._connection, self._partition, refunds)
+
+    async def _park(
+        self,
+        stream_id: str,
+        fields: dict[str, bytes],
+        reason: str,
+        record: UsageRecord | None = None,
+    ) -> None:
+        self.parked.append({"stream_id": stream_id, "reason": reason})
+        entry = {name: value.hex() for name, value in fields.items()}
+        if record is not None:
+            entry["usage_id"] = str(record.usage_id)
+        await store.insert_dead_letter(
+            self._connection, self._partition, stream_id, entry, reason, record
+        )
+
+    async def _recovery(self, fields: dict[str, bytes]) -> None:
+        try:
+            details = {name: value.decode() for name, value in fields.items()}
+            at = at_ms(int(fields["at"]))
+        except (KeyError, ValueError) as error:
+            raise BadEntry("recovery entry is malformed") from error
+        await store.insert_audit_event(
+            self._connection,
+            "redis_history_lost",
+            "ledger",
+            {"partition": self._partition, **details},
+            at,
+        )
+
+
+def _says_which_rule(error: Exception) -> bool:
+    """Whether Postgres refused a value, and not for want of a partition to put it in."""
+    return not isinstance(error, db.CheckViolation) or bool(error.constraint_name)
