@@ -13,6 +13,7 @@ from gateway.known import Unknown
 from gateway.problems import Kind, Problem, unavailable
 from ledger import clock, db, store
 from ledger.domain.ids import dev_uuid, parse
+from ledger.flights import SingleFlight
 from lua.keys import Account
 
 REMEMBERED_S = 60  # how long a user's organisation may be remembered
@@ -28,6 +29,7 @@ class Accounts:
         self._pool = pool
         self._readable_names = readable_names
         self._organizations: dict[UUID, tuple[float, UUID | None]] = {}
+        self._flights = SingleFlight()
 
     def identify(self, text: str, what: str, kind: Kind = Kind.INVALID_REQUEST) -> UUID:
         """The UUID a caller means. In dev a readable name stands for a stable one."""
@@ -101,7 +103,8 @@ class Accounts:
         while Postgres does not answer. Raises `Unknown`."""
         known = self._organizations.get(user_id)
         if known is None or known[0] <= clock.monotonic():
-            raise Unknown(partial(self._read, user_id))
+            read = partial(self._read, user_id)
+            raise Unknown(partial(self._flights.run, user_id, read))
         return known[1]
 
     async def _read(self, user_id: UUID) -> None:

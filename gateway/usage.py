@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
@@ -33,6 +35,8 @@ from lua.keys import uuid_text
 from lua.types import Answer, Event, Outcome
 
 KEY_LENGTH = 255
+Decide = Callable[[], tuple[Event, int]]
+"""The event that a request means, with the decimal places of its usage type."""
 
 
 class Usage:
@@ -83,18 +87,25 @@ class Usage:
         key = idempotency_key(header_key)
         results: list[msgspec.Raw | dict[str, Any]] = [{}] * len(request.records)
         events: list[tuple[int, Event, int]] = []
+        unknown: list[tuple[int, Decide]] = []
         for index, raw in enumerate(request.records):
             try:
                 record = decode(usage_decoder, bytes(raw), Kind.INVALID_USAGE)
                 given = isinstance(record.idempotency_key, str)
                 own_key = f"{key}#{index}" if key and not given else None
+                decide = partial(self._event, principal, record, own_key)
                 try:
-                    event, places = self._event(principal, record, own_key)
+                    events.append((index, *decide()))
                 except Unknown:
-                    event, places = await knowing(partial(self._event, principal, record, own_key))
-                events.append((index, event, places))
+                    unknown.append((index, decide))
             except Problem as problem:
                 results[index] = problem.document()
+        learnt = await _learnt([decide for _, decide in unknown])
+        for (index, _), decided in zip(unknown, learnt, strict=True):
+            if isinstance(decided, Problem):
+                results[index] = decided.document()
+            else:
+                events.append((index, *decided))
         answers = await self._admission.record([event for _, event, _ in events])
         for (index, event, places), answer in zip(events, answers, strict=True):
             results[index] = self._result(event, places, answer)
@@ -158,6 +169,19 @@ class Usage:
         elif answer.outcome is not Outcome.REPLAYED:
             metrics.refused(event.usage_type, answer.outcome)
             raise limits.problem(event.usage_type, places, answer)
+
+
+async def _learnt(decisions: list[Decide]) -> list[tuple[Event, int] | Problem]:
+    """What comes of each once the ledger was asked; of all at once, because one after the other a
+    ledger that does not answer would be waited for each time."""
+
+    async def learn(decide: Decide) -> tuple[Event, int] | Problem:
+        try:
+            return await knowing(decide)
+        except Problem as problem:
+            return problem
+
+    return await asyncio.gather(*map(learn, decisions))
 
 
 def _body(usage_id: bytes, answer: Answer, places: int) -> bytes:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from gateway.known import Unknown
 from gateway.problems import Kind, Problem, unavailable
 from ledger import clock, db, store
+from ledger.flights import SingleFlight
 
 # A name that is not known is looked up again at most this often: it may just have been made,
 # but a flood of misspelt names must not reach Postgres.
@@ -21,6 +23,7 @@ class UsageTypes:
         self._pool = pool
         self._places: dict[str, int] = {}
         self._read_at = 0.0
+        self._flights = SingleFlight()
 
     def places(self, usage_type: str) -> int:
         """Decimal places of a usage type. Raises 400 for one that does not exist, `Unknown` when
@@ -29,7 +32,7 @@ class UsageTypes:
         if known is not None:
             return known
         if clock.monotonic() - self._read_at >= REFRESH_S or not self._places:
-            raise Unknown(self._read)
+            raise Unknown(partial(self._flights.run, None, self._read))
         raise Problem(
             Kind.INVALID_USAGE, f"unknown usage_type; known are {', '.join(sorted(self._places))}"
         )

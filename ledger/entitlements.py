@@ -7,10 +7,10 @@ a thousand requests of one cold account ask Postgres once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from math import inf
-from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -20,6 +20,7 @@ from ledger.db import Connection, Executor, Pool
 from ledger.domain.entitlement import Entitled, Rule, Source, entitled
 from ledger.domain.period import Period
 from ledger.domain.usage import Terms, at_ms, encode_terms, ms_of
+from ledger.flights import SingleFlight, Work
 from ledger.recovery import recover
 from lua import keys
 from lua.packing import unpack_counted, unpack_said
@@ -65,7 +66,7 @@ class Loader:
         self._partitions_agree = False
         self._scripts = scripts
         self._default_tier = default_tier
-        self._flights: dict[Key, asyncio.Task[None]] = {}
+        self._flights = SingleFlight()
         self._landed_at: dict[Key, float] = {}
 
     async def load(
@@ -76,33 +77,26 @@ class Loader:
         which the script was asked. Raises `NotLoaded`, `OrganizationMismatch`, `NoDefaultTier`,
         or what `ledger.db.UNAVAILABLE` lists."""
         if Missing.POOL in missing:
-            await self._once(("load", who[:17]), self._load(partition, who[:17], now_ms), since)
+            pool = who[:17]
+            await self._once(("load", pool), partial(self._load, partition, pool, now_ms), since)
         if Missing.USER in missing:
-            await self._once(("load", who), self._load(partition, who, now_ms), since)
+            await self._once(("load", who), partial(self._load, partition, who, now_ms), since)
 
     async def recover(self, partition: int, since: float, acked: str = "0-0") -> None:
         """`ledger.recovery.recover`, once for all who found the partition fenced."""
-        await self._once(("recover", partition), self._recover(partition, acked), since)
+        await self._once(("recover", partition), partial(self._recover, partition, acked), since)
 
-    async def _once(self, key: Key, work: Coroutine[Any, Any, None], since: float) -> None:
-        if self._landed_at.get(key, since) > since:
-            work.close()  # the answer that sent us here is older than what was done about it
-            return
-        flight = self._flights.get(key)
-        if flight is None:
-            flight = self._flights[key] = asyncio.ensure_future(work)
-            flight.add_done_callback(lambda done: self._landed(key, done))
-        else:
-            work.close()
-        await asyncio.shield(flight)  # one caller going away must not fail the others
+    async def _once(self, key: Key, work: Work, since: float) -> None:
+        if self._landed_at.get(key, since) <= since:
+            # Else the answer that sent us here is older than what was done about it.
+            await self._flights.run(key, partial(self._noting, key, work))
 
-    def _landed(self, key: Key, flight: asyncio.Task[None]) -> None:
-        self._flights.pop(key, None)
-        # Looking at the exception counts as seen, even when every caller has gone away meanwhile.
-        if not flight.cancelled() and flight.exception() is None:
-            loop = asyncio.get_running_loop()
-            self._landed_at[key] = loop.time()
-            loop.call_later(LATE_S, self._landed_at.pop, key, None)
+    async def _noting(self, key: Key, work: Work) -> None:
+        """Does the work and remembers for a while when it was done."""
+        await work()
+        loop = asyncio.get_running_loop()
+        self._landed_at[key] = loop.time()
+        loop.call_later(LATE_S, self._landed_at.pop, key, None)
 
     async def _recover(self, partition: int, acked: str) -> None:
         async with self._pool.acquire() as connection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -149,3 +150,23 @@ async def test_a_caller_that_goes_away_takes_no_other_answer_along(service: Serv
     again = [await service.post("/usage", usage("left", idempotency_key=str(n))) for n in range(40)]
     assert {status for status, _, _ in again} == {201}
     assert await used(service, "/quota/left", "user") == 40
+
+
+async def test_a_batch_of_strangers_is_answered_though_the_ledger_is_silent(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them are asked for at once, and each once: one after the other they would outlast
+    the connection."""
+    waiting: list[UUID] = []
+
+    async def silent(_: object, user_id: UUID) -> None:
+        waiting.append(user_id)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("gateway.accounts.store.organization_of_user", silent)
+    monkeypatch.setattr("gateway.accounts.PATIENCE_S", 0.2)
+    records = [usage(f"stranger {number % 100}") for number in range(200)]
+    status, said, _ = await service.post("/usage/batch", {"records": records})
+    assert (status, said["accepted"], said["rejected"]) == (200, 0, 200)
+    assert {one["status"] for one in said["results"]} == {503}
+    assert len(waiting) == len(set(waiting)) == 100
