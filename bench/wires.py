@@ -14,7 +14,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _REPLAYED = re.compile(rb"\r\nidempotent-replayed: *true", re.IGNORECASE)
 _ACCEPTED = re.compile(rb'"accepted": ?(\d+)')
 _CHUNK = 1 << 18
-_SEND_S = 5.0
+_CONNECT_S = 5.0
 
 Address = tuple[str, int]
 
@@ -34,7 +34,8 @@ class Sockets:
         try:
             self._sockets[wire].sendall(request)
         except OSError:
-            self._sockets[wire].close()  # `wait` finds it and says so
+            # Lost, or so many bytes behind that it is as good as lost: `wait` finds it and says so.
+            self._sockets[wire].shutdown(socket.SHUT_RDWR)
 
     def wait(self, timeout_ns: int) -> list[tuple[int, Reply | None]]:
         # select() keeps microseconds; the poller underneath would round up to a millisecond.
@@ -69,7 +70,7 @@ class Sockets:
             one.close()
 
     def _connect(self, wire: int) -> socket.socket:
-        made = socket.create_connection(self._address, timeout=_SEND_S)
+        made = socket.create_connection(self._address, timeout=_CONNECT_S)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         made.setblocking(False)  # one with a timeout is polled before each call
         self._selector.register(made, selectors.EVENT_READ, wire)

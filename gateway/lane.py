@@ -59,8 +59,8 @@ class Lane:
         of them calls `done`."""
         waiting = _Waiting(event, done, self._loop.time() - self._stalled_s)
         if len(self._next) < CALL_EVENTS and not self._later:
-            self._next.append(waiting)
             self._call.add(event)
+            self._next.append(waiting)
         elif self._has_room(tenant := tenant_of(event.who)):
             self._later.put(tenant, waiting)
         else:

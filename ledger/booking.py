@@ -13,6 +13,7 @@ from lua.types import Tail
 
 log = structlog.get_logger()
 
+_EARLIER = {"id", "who", "type"}  # fields of entries from before they were packed
 BAD_IN_A_ROW = 10  # more than this is a bug or a version skew, not a bad entry
 
 
@@ -51,6 +52,8 @@ class Booking:
             try:
                 if "recovery" in fields:
                     await self._recovery(fields)
+                elif fields.keys() >= _EARLIER:
+                    raise DrainStopped("entries of an earlier build: only that can drain them")
                 else:
                     records.append(parse_entry(stream_id, fields))
                 bad = 0

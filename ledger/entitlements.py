@@ -23,7 +23,7 @@ from ledger.domain.usage import Terms, at_ms, encode_terms, ms_of
 from ledger.flights import SingleFlight, Work
 from ledger.recovery import recover
 from lua import keys
-from lua.packing import unpack_counted, unpack_said
+from lua.packing import Malformed, unpack_counted, unpack_said
 from lua.scripts import Scripts
 from lua.types import Fenced, Limit, LoadOutcome, Missing
 
@@ -161,9 +161,14 @@ class Loader:
         while True:
             tail = await self._scripts.read(partition, after=after, count=TAIL_PAGE)
             for _, fields in tail.entries:
+                if "recovery" in fields:
+                    continue
                 if "event" not in fields:
-                    continue  # a control entry
-                said, quota = unpack_said(fields["event"]), unpack_counted(fields["quota"])
+                    raise NotLoaded("the stream holds entries of another build")
+                try:
+                    said, quota = unpack_said(fields["event"]), unpack_counted(fields["quota"])
+                except (KeyError, Malformed):
+                    continue  # the drain parks it, and it counts nowhere
                 counts = (quota.pool_starts if is_pool else quota.starts) == starts
                 if counts and said.who.startswith(subject):
                     usage_type = said.usage_type.decode()

@@ -55,22 +55,23 @@ for at = ARGS_BEFORE, #ARGV - SLOTS, SLOTS do
   rules[usage_type], used[usage_type] = ARGV[at + 2], tonumber(ARGV[at + 3])
   complete = complete and redis.call('HEXISTS', key, 'rule:' .. usage_type) == 1
 end
-if complete and old[2] and tonumber(old[1]) == version then
-  local old_epoch, old_starts = struct.unpack(STATE, old[2])
-  if old_epoch == epoch and old_starts == starts then return LOADED end
+local old_epoch, old_starts = open_state(old[2], meta)
+if complete and tonumber(old[1]) == version and old_epoch and old_starts == starts then
+  return LOADED
 end
 
 local tail = redis.call('XRANGE', stream, '(' .. ARGV[7], '+', 'COUNT', TAIL + 1)
 if #tail > TAIL then return RETRY end
 for _, entry in ipairs(tail) do
-  local fields = entry[2]
-  if fields[1] == 'event' then
-    local _, _, usage_type, who = struct.unpack(SAID, fields[2])
-    if used[usage_type] and string.sub(who, 1, #subject) == subject then
-      local units, _, user_starts, pool_starts = struct.unpack(COUNTED, fields[4])
-      if (is_pool and pool_starts or user_starts) == starts then
-        used[usage_type] = used[usage_type] + units
-      end
+  local name, said, _, counted = unpack(entry[2])
+  -- What cannot be read is skipped: the drain parks it, and it counts nowhere.
+  local read, _, _, usage_type, who = pcall(struct.unpack, SAID, said or '')
+  if name ~= 'event' and name ~= 'recovery' then
+    return RETRY -- another build's: what it counts is not known
+  elseif name == 'event' and read and used[usage_type] and string.sub(who, 1, #subject) == subject then
+    local whole_one, units, _, user_starts, pool_starts = pcall(struct.unpack, COUNTED, counted or '')
+    if whole_one and (is_pool and pool_starts or user_starts) == starts then
+      used[usage_type] = used[usage_type] + units
     end
   end
 end

@@ -16,7 +16,7 @@ class IncludeError(ValueError):
 def source(name: str, replaced: Mapping[str, str] | None = None) -> str:
     """The text of ``lua/<name>.lua`` as Redis is given it.
 
-    `replaced` stands in for includes by name: a test's Redis may lack INFO.
+    `replaced` stands in for includes by name: a test may want a clock that stands still.
     """
     return compose(name, _read(f"{name}.lua"), _Includes(replaced or {}))
 

@@ -1,7 +1,7 @@
 """Bytes that the scripts and Python share, one layout each; a test holds both sides together.
 
-Packed, because every field of a hash, argument of a call and number of an answer costs Redis as
-much as a step of the decision itself (docs/performance.md).
+Packed, because every argument of a call, field of a hash and number of an answer costs Redis time:
+together a quarter of the record script's instructions (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ class Malformed(ValueError):
 
 
 class Said(NamedTuple):
-    """What the caller said, as it goes to the script and from there unread into the entry. The
-    script looks at all before `who`."""
+    """What the caller said, as it goes to the script and from there into the entry: the id, then
+    fingerprint, usage type and who, each after a byte of its length; the rest is the payload
+    (msgpack, `ledger.domain.usage.Payload`), which no script reads. `who` is 'u' and the user, or
+    'o', organisation and user, in raw UUID bytes."""
 
     usage_id: bytes
     fingerprint: bytes
@@ -55,7 +57,8 @@ class Counted(NamedTuple):
 
 
 class State(NamedTuple):
-    """The part of a quota that all its usage types share; `blocked` is a reason, or empty."""
+    """The part of a quota that all its usage types share. Times in ms; `blocked` is the reason why
+    usage is refused, or empty."""
 
     epoch: int
     starts: int
@@ -65,7 +68,8 @@ class State(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A usage type in a quota; the letters are explained in include/quota.lua."""
+    """A usage type in a quota, in units; the letters are explained in include/quota.lua. No limit:
+    None; no rate window: 0."""
 
     enforcement: str
     limit: int | None
@@ -73,12 +77,13 @@ class Rule(NamedTuple):
     rate_window_us: int
 
 
-_LENGTHS = [bytes((length,)) for length in range(256)]
+_LENGTHS = [bytes((length,)) for length in range(256)]  # made once: three are needed an event
 
 
 def pack_said(
     usage_id: bytes, fingerprint: bytes, usage_type: str, who: bytes, payload: bytes
 ) -> bytes:
+    """The bytes of a `Said`."""
     print_length, who_length = _LENGTHS[len(fingerprint)], _LENGTHS[len(who)]
     parts = (usage_id, print_length, fingerprint, _name(usage_type), who_length, who, payload)
     return b"".join(parts)

@@ -30,7 +30,7 @@ pool_starts, used, pool_used, remaining, exceeded, enforced, with -1 where there
 
 REPLY last_ids, one ANSWER per event
 last_ids: per partition the last entry appended, empty when there was none
-ANSWER an outcome by itself, or these packed, or {packed, detail}
+ANSWER: an outcome by itself, or ANSWER[1] to [8] packed; {that, detail} where there is a detail
 ANSWER[1] outcome     RECORDED 0, REPLAYED 1, CONFLICT 2, DENIED 3, RATE_LIMITED 4, MISS 5, FULL 6, LOOK_UP 7, UNTIMELY 8, OVERFLOW 9, BLOCKED 10, FENCED 11
 ANSWER[2] recorded_at ms; MISS: now, the time to load for
 ANSWER[3] remaining   units, -1 when unlimited
@@ -94,7 +94,9 @@ local function counter(place, usage_type, meta)
 end
 
 local function replay(receipt, fingerprint)
+  if #receipt ~= RECEIPT_BYTES then return LOOK_UP end
   local first, at, remaining, exceeded = unpacked(RECEIPT, receipt)
+  if at > RECEIPT_NEWEST_MS then return LOOK_UP end -- damaged: only the ledger may know better
   if first ~= fingerprint then return CONFLICT end
   return pack(ANSWER, REPLAYED, at, remaining, exceeded, 0, 0, 0, 0)
 end
@@ -119,7 +121,7 @@ local function decide(decision, said)
   local meta = part.meta
   local now_ms = meta.now_ms
   local receipts, expires -- today's hash of this key
-  local refused -- unless it is a retry of something recorded so long ago that its receipt is gone
+  local refused -- said instead of a refusal: it may be a retry whose receipt is long gone
   if fingerprint ~= '' then
     local receipt, shard = nil, receipt_shard(usage_id)
     receipts = part.today .. shard

@@ -60,7 +60,9 @@ def quota_in_words(fields: Mapping[str, bytes]) -> dict[str, bytes]:
         kind, _, usage_type = name.partition(":")
         if kind == "state":
             state = unpack_state(raw)
-            words |= {key: str(value).encode() for key, value in state._asdict().items() if value}
+            words |= {
+                key: str(value).encode() for key, value in state._asdict().items() if value != ""
+            }
         elif kind == "rule":
             rule = unpack_rule(raw)
             limit = "-" if rule.limit is None else str(rule.limit)

@@ -159,10 +159,10 @@ def parse_entry(stream_id: str, fields: Mapping[str, bytes]) -> UsageRecord:
 
 def _counted(raw: bytes) -> Counted:
     counted = unpack_counted(raw)
-    limits = (counted.units, counted.used, counted.pool_used, counted.remaining)
-    if counted.units == 0 or any(abs(one) > MAX_UNITS for one in limits):
+    counts = (counted.units, counted.used, counted.pool_used)
+    if counted.units == 0 or any(abs(one) > MAX_UNITS for one in counts):
         raise BadEntry("a quantity is out of range")
-    if counted.remaining < NONE or not counted.exceeded <= 1 >= counted.enforced:
+    if counted.remaining < NONE or max(counted.exceeded, counted.enforced) > 1:
         raise BadEntry("quota field is malformed")
     return counted
 

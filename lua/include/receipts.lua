@@ -4,9 +4,10 @@
 -- and a look-up reads two hashes instead of 25.
 local RECEIPT_DAY_MS = 86400000
 local RECEIPT_TTL_S = 2 * 86400
-local RECEIPT_FINGERPRINT_BYTES = 8
 local RECEIPT_EXPIRES = '' -- a field no usage id can have: the hash has its time to live
 local RECEIPT = '>c8I8i8B' -- fingerprint, recorded_at, remaining (-1 for none), exceeded
+local RECEIPT_BYTES = 25
+local RECEIPT_NEWEST_MS = 7258118400000 -- 2200: what says later was not written by this script
 
 -- Prefixes of today's and yesterday's hashes.
 local function receipt_days(prefix, now_ms)

@@ -291,3 +291,12 @@ async def test_a_stopped_partition_does_not_hold_up_the_others(
     await other.add()
     assert [await drain.run_once([0, 1]) for _ in range(2)] == [1, 0]
     assert await count(partition.sql, "usage_records") == 1
+
+
+async def test_entries_of_an_earlier_build_stop_the_drain_at_once(
+    partition: Partition, drain: Drain
+) -> None:
+    await partition.add_raw({"id": b"i" * 16, "who": b"u" * 17, "type": b"api_calls"})
+    with pytest.raises(DrainStopped, match="earlier build"):
+        await drain.partition(partition.number)
+    assert await count(partition.sql, "dead_letters") == 0

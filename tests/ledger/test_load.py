@@ -124,6 +124,28 @@ async def test_a_load_over_an_undrained_tail_of_any_length_is_exact(
     assert await account.field("used:api_calls", account.who[:17]) == str(sum(expected.values()))
 
 
+async def test_a_long_tail_is_added_up_without_what_counts_nowhere(
+    ada: Loading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.entitlements.TAIL_PAGE", 500)
+    stream = keys.stream(ada.partition)
+    for fields in (("recovery", "2"), ("event", "short")):
+        _, said, _ = await ada.service.post("/usage/batch", {"records": [usage("ada")] * 600})
+        assert said["accepted"] == 600
+        await ada.service.redis.run("XADD", stream, "*", *fields)
+    await ada.forget()
+    assert await ada.load() == [LoadOutcome.RETRY, LoadOutcome.LOADED]
+    assert await ada.field("used:api_calls") == "1200"
+
+
+async def test_a_long_tail_with_entries_of_another_build_is_not_added_up(ada: Loading) -> None:
+    await ada.service.post("/usage/batch", {"records": [usage("ada")] * 1000})
+    await ada.service.redis.run("XADD", keys.stream(ada.partition), "*", "id", "x", "quota", "x")
+    await ada.forget()
+    with pytest.raises(NotLoaded, match="another build"):
+        await ada.load()
+
+
 async def test_a_cursor_that_moved_between_snapshot_and_load_counts_nothing_twice(
     ada: Loading,
 ) -> None:

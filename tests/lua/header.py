@@ -54,11 +54,6 @@ class Script(NamedTuple):
                     found.append((name, int(match.group(1))))
         return found
 
-    def head_of(self, kind: str, words: str) -> list[tuple[str, int]]:
-        """Name and number of what the head describes in words that begin so."""
-        found = re.findall(rf"^{kind}\[(\d+)\] +(\w+) +{re.escape(words)}", self.head, re.MULTILINE)
-        return [(name, int(number)) for number, name in found]
-
     def uses(self, argument: str) -> set[int]:
         return {int(number) for number in re.findall(argument + r"(\d+)\]", self.body)}
 

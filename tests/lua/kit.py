@@ -114,14 +114,12 @@ class Bench:
         self,
         server: Server,
         now_us: int | None = None,
-        includes: dict[str, str] | None = None,
         partition: int = PARTITION,
     ) -> None:
         self.server = server
         self.partition = partition
         self.now_us = now_us
-        replaced = dict(includes or {}) | ({} if now_us is None else still_clock())
-        self.scripts = Scripts(server, replaced or None)
+        self.scripts = Scripts(server, None if now_us is None else still_clock())
         self.meta_key = keys.meta(partition)
         self.stream_key = keys.stream(partition)
 

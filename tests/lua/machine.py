@@ -64,12 +64,11 @@ async def together(work: Iterable[Awaitable[T]]) -> list[T]:
 
 
 class RecordMachine(RuleBasedStateMachine):
-    """`start` is set by the test: an empty server, and the includes it needs replaced. Two
-    partitions share every call; each has a model of its own that knows nothing of the other but
-    the receipts that a call makes."""
+    """`start` is set by the test: an empty server. Two partitions share every call; each has a
+    model of its own that knows nothing of the other but the receipts that a call makes."""
 
     loop: asyncio.Runner
-    start: Callable[[], Awaitable[tuple[Server, dict[str, str]]]]
+    start: Callable[[], Awaitable[Server]]
 
     def run(self, work: Awaitable[T]) -> T:
         async def awaited() -> T:
@@ -82,14 +81,14 @@ class RecordMachine(RuleBasedStateMachine):
         bumped=st.sampled_from([0, 0, NOON_MS - DAY_MS + 60_000]),
     )
     def begin(self, rules: list[Limit], bumped: int) -> None:
-        server, includes = self.run(type(self).start())
+        server = self.run(type(self).start())
         self.version = 1
         self.benches: dict[int, Bench] = {}
         self.models: dict[int, Model] = {}
         self.floors = {PARTITION: "0-0", OTHER: "0-0"}
         self.allowed: dict[tuple[int, bytes, str], Limit] = {}
         for partition in (PARTITION, OTHER):
-            bench = Bench(server, NOON_MS * 1000, includes, partition)
+            bench = Bench(server, NOON_MS * 1000, partition)
             # The other one lost nothing, and its rules are the same the other way round.
             bumped_at = bumped if partition == PARTITION else 0
             model = Model(NOON_MS * 1000, STARTS, ENDS, bumped_at)

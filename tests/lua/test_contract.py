@@ -120,9 +120,7 @@ def test_the_header_names_what_the_body_uses_and_nothing_else(name: str) -> None
 @pytest.mark.parametrize("name", NAMES)
 def test_a_local_that_holds_an_argument_carries_its_name(name: str) -> None:
     script = read(name)
-    short = {
-        "today": "receipts",
-    }  # fmt: skip
+    short = {"today": "receipts"}
     if name == "check":
         short["user"] = "user_quota"
     short["key"] = {"load": "quota", "recover": "meta"}.get(name, "")
@@ -169,7 +167,7 @@ def test_the_places_in_an_event_are_used_as_the_header_says() -> None:
 
 def test_a_counter_is_made_in_the_order_of_its_slots() -> None:
     quota = include("quota")
-    slots = quota.constants()
+    slots = {name: one for name, one in quota.constants().items() if name != "STATE_FRONT"}
     assert list(slots.values()) == list(range(1, len(slots) + 1))
     [made] = re.findall(r"return \{\n(    letter.+?)\n  \}", quota.body, re.DOTALL)
     said = {"raw[2]": "terms", "limit >= 0 and limit": "limit", "whole(raw[4])": "used",
@@ -266,8 +264,8 @@ async def test_events_are_sent_in_slots_as_the_header_names_them() -> None:
             assert places.setdefault(place, one) == one
         row["usage_type"] = row["usage_type"].decode()
         assert row.pop("timed") == (event.occurred_at is not None)
-        assert row == {name: getattr(event, name) or row[name] for name in row}
-        assert row["occurred_at"] == (event.occurred_at or 0)
+        assert row.pop("occurred_at") == (event.occurred_at or 0)
+        assert row == {name: getattr(event, name) for name in row}
     assert sorted(places) == list(range(1, len(counters) + 1))
     assert len(set(places.values())) == len(places) == 8
     assert [counters.count(keys.quota(PARTITION, one)) for one in (MEMBER, POOL)] == [2, 2]

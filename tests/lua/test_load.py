@@ -188,6 +188,33 @@ async def test_a_recovery_entry_in_the_tail_is_passed_over(bench: Bench) -> None
     assert await bench.used() == 5
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        ("event", "short"),
+        ("event", "short", "quota", "short"),
+        ("event", b"i" * 16 + b"\0\5calls\x11" + USER, "quota", "short"),
+    ],
+)
+async def test_an_entry_that_the_drain_will_park_is_passed_over(
+    bench: Bench, entry: tuple[str | bytes, ...]
+) -> None:
+    await bench.load(USER, limit(most=100))
+    await bench.record(event(2))
+    await bench.server.run("XADD", bench.stream_key, "*", *entry)
+    assert await bench.load(USER, limit(most=100), version=2) is LOADED
+    assert await bench.used() == 2
+
+
+async def test_an_entry_of_another_build_keeps_every_quota_from_being_loaded(bench: Bench) -> None:
+    """What it counts is not known: the quota could be given twice."""
+    await bench.record()
+    await bench.server.run(
+        "XADD", bench.stream_key, "*", "id", "i" * 16, "quota", "3 1 1 - 3 - - 0 1"
+    )
+    assert await bench.load(USER, limit(most=100)) is RETRY
+
+
 async def test_a_tail_of_a_thousand_is_read_and_one_more_is_not(bench: Bench) -> None:
     await bench.load(USER, limit(most=None))
     first = (await bench.record(event())).last_ids[PARTITION]

@@ -24,9 +24,9 @@ def loop() -> Iterator[asyncio.Runner]:
 def test_every_history_goes_as_the_model_says(valkey: Valkey, loop: asyncio.Runner) -> None:
     connection = RedisConnection(valkey.url)
 
-    async def begin() -> tuple[Server, dict[str, str]]:
+    async def begin() -> Server:
         await connection.run("FLUSHALL")
-        return connection, {}
+        return connection
 
     class Machine(RecordMachine):
         start = staticmethod(begin)

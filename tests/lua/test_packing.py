@@ -50,6 +50,14 @@ def test_both_sides_have_one_layout(script: Script, name: str, layout: Struct) -
     assert in_python(formats(script)[name]) == layout.format
 
 
+def test_a_receipt_has_the_length_that_is_looked_for_and_the_whole_fingerprint() -> None:
+    receipts = include("receipts")
+    layout = formats(receipts)["RECEIPT"]
+    assert layout.startswith(f">c{FINGERPRINT_BYTES}I8")
+    assert Struct(in_python(layout)).size == receipts.constants()["RECEIPT_BYTES"]
+    assert packing.STATE.size == include("quota").constants()["STATE_FRONT"]
+
+
 def test_scripts_that_read_only_the_front_read_the_same_front() -> None:
     record, load = formats(read("record")), formats(read("load"))
     assert record["COUNTED"].startswith(load["COUNTED"])
