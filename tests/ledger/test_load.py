@@ -22,6 +22,8 @@ from tests.ledger.plans import add_plan, allows, on_plan, organization_on_plan, 
 
 Hook = Callable[[], Awaitable[None]]
 
+MID_MONTH = date(2026, 1, 17)  # pools of these tests begin on the 1st
+
 
 class Interrupted:
     """Scripts that let something happen between the snapshot and its load."""
@@ -136,6 +138,25 @@ async def test_a_long_tail_is_added_up_without_what_counts_nowhere(
     await ada.forget()
     assert await ada.load() == [LoadOutcome.RETRY, LoadOutcome.LOADED]
     assert await ada.field("used:api_calls") == "1200"
+
+
+async def test_a_long_tail_counts_for_user_and_pool_by_the_period_of_each(
+    service: Service, postgres_pool: db.Pool
+) -> None:
+    await organization_on_plan(service.sql, "clinic", pool("api_calls", None))
+    await on_plan(
+        service.sql, "ada", allows("api_calls", None), organization="clinic", anchor=MID_MONTH
+    )
+    for _ in range(2):
+        records = [usage("ada", organization_id="clinic")] * 600
+        assert (await service.post("/usage/batch", {"records": records}))[1]["accepted"] == 600
+    account = Loading(service, postgres_pool, "ada", "clinic")
+    await account.forget()
+    assert LoadOutcome.RETRY in await account.load()
+    starts = {await account.field("starts", subject) for subject in (account.who, account.who[:17])}
+    assert len(starts) == 2
+    for subject in (account.who, account.who[:17]):
+        assert await account.field("used:api_calls", subject) == "1200"
 
 
 async def test_a_long_tail_with_entries_of_another_build_is_not_added_up(ada: Loading) -> None:
