@@ -174,25 +174,29 @@ async def test_a_list_is_read_over_all_its_pages(
     service: Service, proxy: FaultProxy, user: str
 ) -> None:
     async with BillingClient(proxy.url) as billing:
-        for n in range(1, 8):
+        made = [
             await billing.record(user_id=user, usage_type="api_calls", quantity=n, key=f"k{n}")
+            for n in range(1, 8)
+        ]
         await service.drained()
         proxy.seen.clear()
-        found = [one.quantity async for one in billing.usage(user_id=user, page_size=3)]
+        found = [one async for one in billing.usage(user_id=user, page_size=3)]
         assert len(proxy.seen) == 3
-        newest = await anext(aiter(billing.usage(user_id=user)))
+        newest = found[0].recorded_at
         before = [
-            one.quantity
+            one.usage_id
             async for one in billing.usage(
                 user_id=user,
                 usage_type="api_calls",
-                since=newest.recorded_at - timedelta(hours=1),
-                until=newest.recorded_at,
+                since=newest - timedelta(hours=1),
+                until=newest,
             )
         ]
-    assert found == [7, 6, 5, 4, 3, 2, 1]
-    assert before == [quantity for quantity in found if quantity < 7][: len(before)]
-    assert 7 not in before
+    # Two may be of the same millisecond: then the id decides.
+    made.sort(key=lambda one: (one.recorded_at, str(one.usage_id)), reverse=True)
+    assert [one.usage_id for one in found] == [one.usage_id for one in made]
+    assert sorted(one.quantity for one in found) == [1, 2, 3, 4, 5, 6, 7]
+    assert before == [one.usage_id for one in made if one.recorded_at < newest]
 
 
 async def test_a_closed_client_refuses_calls(service: Service, user: str) -> None:
