@@ -275,7 +275,11 @@ def _not_looked_up(event: Event) -> Event | Problem:
     return msgspec.structs.replace(event, looked_up=LookedUp.UNREACHABLE)
 
 
-def _looked_up(event: Event, past: store.PastAnswer | None) -> Event | Answer:
+def _looked_up(event: Event, past: store.PastAnswer | None) -> Event | Answer | Problem:
+    if past is None and event.looked_up is LookedUp.UNKNOWN:  # a receipt is there, but unreadable
+        return unavailable(
+            "whether this key was recorded before cannot be known right now", outcome_unknown=True
+        )
     if past is None:
         return msgspec.structs.replace(event, looked_up=LookedUp.UNKNOWN)
     if past.fingerprint != event.fingerprint:

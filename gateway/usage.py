@@ -93,11 +93,10 @@ class Usage:
                 record = decode(usage_decoder, bytes(raw), Kind.INVALID_USAGE)
                 given = isinstance(record.idempotency_key, str)
                 own_key = f"{key}#{index}" if key and not given else None
-                decide = partial(self._event, principal, record, own_key)
                 try:
-                    events.append((index, *decide()))
+                    events.append((index, *self._event(principal, record, own_key)))
                 except Unknown:
-                    unknown.append((index, decide))
+                    unknown.append((index, partial(self._event, principal, record, own_key)))
             except Problem as problem:
                 results[index] = problem.document()
         learnt = await _learnt([decide for _, decide in unknown])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,31 +35,26 @@ def test_strings_may_look_like_keys(more: dict[str, Any], separators: tuple[str,
     decode(batch_decoder, b'{"records":[%s,%s]}' % (body, body))
 
 
-@pytest.mark.parametrize(
-    "twice",
-    [
-        b'{"user_id":"ada","user_id":"eve","usage_type":"api_calls","quantity":1}',
-        b'{"user_id":"ada","user_id" : "eve","usage_type":"api_calls","quantity":1}',
-        b'{"user_id":"ada","user\\u005fid":"eve","usage_type":"api_calls","quantity":1}',
-        b'{"user_id":"ada","usage_type":"api_calls","quantity":2,"quantity":1}',
-        b'{"user_id":"ada","usage_type":"api_calls","quantity":1,"metadata":{"a":"x:y","a":"z"}}',
-        b'{"user_id":"ada","usage_type":"api_calls","quantity":1,"metadata":null,"metadata":null}',
-    ],
-)
-def test_a_key_twice_is_refused(twice: bytes) -> None:
-    with pytest.raises(Problem, match="twice"):
-        decode(usage_decoder, twice)
+USAGE_TWICE = [
+    b'{"user_id":"ada","user_id":"eve","usage_type":"api_calls","quantity":1}',
+    b'{"user_id":"ada","user_id" : "eve","usage_type":"api_calls","quantity":1}',
+    b'{"user_id":"ada","user\\u005fid":"eve","usage_type":"api_calls","quantity":1}',
+    b'{"user_id":"ada","usage_type":"api_calls","quantity":2,"quantity":1}',
+    b'{"user_id":"ada","usage_type":"api_calls","quantity":1,"metadata":{"a":"x:y","a":"z"}}',
+    b'{"user_id":"ada","usage_type":"api_calls","quantity":1,"metadata":null,"metadata":null}',
+]
+RECORDS_TWICE = [
+    b'{"records":[],"records":[]}',
+    b'{"records":[{"a":1}],"records":[{"a":1}]}',
+    b'{"records":[{"a":1}],"records":[]}',
+    b'{"records":[{"a":"b:c"}] , "records" : [1]}',
+]
 
 
 @pytest.mark.parametrize(
-    "twice",
-    [
-        b'{"records":[],"records":[]}',
-        b'{"records":[{"a":1}],"records":[{"a":1}]}',
-        b'{"records":[{"a":1}],"records":[]}',
-        b'{"records":[{"a":"b:c"}] , "records" : [1]}',
-    ],
+    ("decoder", "twice"),
+    [(usage_decoder, one) for one in USAGE_TWICE] + [(batch_decoder, one) for one in RECORDS_TWICE],
 )
-def test_records_twice_are_refused(twice: bytes) -> None:
+def test_a_key_twice_is_refused(decoder: msgspec.json.Decoder[Any], twice: bytes) -> None:
     with pytest.raises(Problem, match="twice"):
-        decode(batch_decoder, twice)
+        decode(decoder, twice)

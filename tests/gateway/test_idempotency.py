@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -219,3 +220,18 @@ async def test_without_a_key_every_request_counts(shared: Service) -> None:
     answers = [await shared.post("/usage", usage("keyless")) for _ in range(3)]
     assert len({said["usage_id"] for _, said, _ in answers}) == 3
     assert await used(shared, "keyless") == 3
+
+
+async def test_a_key_whose_receipt_is_damaged_is_unknown_until_the_ledger_has_it(
+    service: Service,
+) -> None:
+    request = {"user_id": "ada", "usage_type": "api_calls", "quantity": 1}
+    key = {"Idempotency-Key": "once"}
+    _, first, _ = await service.post("/usage", request, headers=key)
+    [receipts] = await service.redis.run("KEYS", "receipt:*")
+    await service.redis.run("HSET", receipts, UUID(first["usage_id"]).bytes, "damaged")
+    status, said, _ = await service.post("/usage", request, headers=key)
+    assert (status, said["outcome"]) == (503, "unknown")
+    await service.drained()
+    status, again, headers = await service.post("/usage", request, headers=key)
+    assert (status, again, headers["Idempotent-Replayed"]) == (201, first, "true")
