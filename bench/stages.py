@@ -64,7 +64,8 @@ class Stages:
         contenders.rotate(-len(self._results.values(group, GATEWAY)))
         for name, process in contenders:
             if name != GATEWAY:
-                await peers.prepare(self._rig, SMALL)
+                receipts, _ = await self._rig.appended()
+                await peers.prepare(self._rig, SMALL, receipts)
             redis = self._rig.store if name == GATEWAY else self._rig.scratch
             before = cpus.cpu_seconds(redis.pid)
             sample = await loads.saturate(

@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 CALL_EVENTS = 128  # events in one script call: Redis serves nobody else meanwhile (a few ms)
 CALLS = 2  # under way at once: one is decided by Redis while the next is gathered here
-CROWD = 8  # events that are worth a second call: for fewer, Redis's sync of its file costs more
+CROWD = 12  # events that are worth a second call: for fewer, Redis's sync of its file costs more
 WAITING_EVENTS = 10_000  # beyond it an early 503 beats a late answer; half of it for one tenant
 WAIT_S = 0.25  # for a call to be made; later than this, an answer would be of no use
 SHED_S = 0.05  # how often those who have waited too long are looked for

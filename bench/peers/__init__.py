@@ -22,9 +22,12 @@ from bench.traffic import USAGE_TYPE, Population
 
 _HERE = Path(__file__).parent
 _RECORD = (_HERE / "record.lua").read_text()
+_HISTORY = (_HERE / "history.lua").read_text()
 _SHA = sha1(_RECORD.encode(), usedforsecurity=False).hexdigest()
 _LIMIT = 10**12
+RECEIPTS = "receipt:"  # prefix of the receipt hashes, as every peer names it
 _SEED_CHUNK = 1_000
+_HISTORY_CHUNK = 10_000  # receipts a call: some 40 ms
 _MODULES = (Path("/usr/lib/nginx/modules"), Path("/usr/lib64/nginx/modules"))
 _PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 
@@ -53,11 +56,11 @@ def peers(cache: Path) -> list[Peer]:
     ]
 
 
-async def prepare(rig: Rig, population: Population) -> None:
-    """An empty Redis for the peers' next round, with the script and the population's limits."""
+async def prepare(rig: Rig, population: Population, history: int = 0) -> None:
+    """The peers' Redis for their next round: the script, the population's limits and as many
+    receipts as the gateway's Redis keeps, because a fuller Redis is slower for everybody."""
     redis = rig.scratch_redis
     await redis.run("FLUSHALL")
-    await rig.shorten(redis)
     await redis.script_load(_RECORD)
     names = [population.user(i) for i in range(population.users)]
     names += [population.organization(i) for i in range(population.organizations)]
@@ -66,6 +69,10 @@ async def prepare(rig: Rig, population: Population) -> None:
         for name in names[at : at + _SEED_CHUNK]:
             pipeline.hset(f"quota:{name}", f"limit:{USAGE_TYPE}", str(_LIMIT))
         await pipeline.execute()
+    for at in range(0, history, _HISTORY_CHUNK):
+        count = min(_HISTORY_CHUNK, history - at)
+        await redis.run("EVAL", _HISTORY, 1, RECEIPTS, at, count)
+    await rig.shorten(redis)
 
 
 async def recorded(rig: Rig) -> int:

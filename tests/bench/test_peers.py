@@ -45,6 +45,21 @@ async def test_a_peer_counts_once_appends_and_keeps_the_limits(
     assert await redis.run("XLEN", "usage") == 2
 
 
+async def test_receipts_of_the_past_are_kept_where_a_peer_looks_for_its_own(
+    redis: RedisConnection,
+) -> None:
+    record, history = ((FOLDER / f"{name}.lua").read_text() for name in ("record", "history"))
+    await redis.run("HSET", "quota:u", "limit:api_calls", 100)
+    own = ("usage", peers.RECEIPTS, "quota:u", "quota:u", "u:key", "o:u", "api_calls", 3, "key")
+    await redis.run("EVAL", record, 4, *own)
+    for first in (0, 3_000):
+        await redis.run("EVAL", history, 1, peers.RECEIPTS, first, 3_000)
+    found = await redis.run("KEYS", f"{peers.RECEIPTS}*")
+    assert len(found) >= 4_096
+    assert sum([await redis.run("HLEN", key) for key in found]) == 6_001
+    assert all([await redis.run("TTL", key) > 0 for key in found])
+
+
 def test_the_node_peer_is_locked_and_its_lock_names_no_mirror() -> None:
     wanted = msgspec.json.decode((FOLDER / "fastify" / "package.json").read_bytes())
     lock = msgspec.json.decode((FOLDER / "fastify" / "package-lock.json").read_bytes())
