@@ -105,6 +105,7 @@ async def _load_subject(
         subject,
         epoch=shot.cursor.epoch,
         version=shot.version,
+        revision=shot.cursor.revision,
         starts=ms_of(shot.period.start),
         ends=ms_of(shot.period.end),
         cursor=shot.cursor.last_id,

@@ -62,6 +62,7 @@ async def _load(scripts: Scripts) -> None:
             subject,
             epoch=recovery.epoch,
             version=1,
+            revision=0,
             starts=now - _DAY_MS,
             ends=now + 28 * _DAY_MS,
             cursor="0-0",

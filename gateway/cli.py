@@ -168,6 +168,32 @@ def _replay(args: argparse.Namespace) -> int:
     return asyncio.run(replay.replay(args))
 
 
+def _reconcile_arguments(parser: argparse.ArgumentParser) -> None:
+    from gateway import operations
+
+    operations.reconcile_arguments(parser)
+
+
+def _reconcile(args: argparse.Namespace) -> int:
+    from gateway import operations
+
+    _adopt_running(os.environ, database=True)
+    return asyncio.run(operations.reconcile(args))
+
+
+def _recalculate_arguments(parser: argparse.ArgumentParser) -> None:
+    from gateway import operations
+
+    operations.recalculate_arguments(parser)
+
+
+def _recalculate(args: argparse.Namespace) -> int:
+    from gateway import operations
+
+    _adopt_running(os.environ, database=True)
+    return asyncio.run(operations.recalculate(args))
+
+
 def _doctor(_: argparse.Namespace) -> int:
     from gateway import doctor
 
@@ -183,6 +209,14 @@ COMMANDS = {
     "bench": Command("measure speed and check correctness: --help", lambda args: _bench([])),
     "migrate": Command("bring the database to this version", _migrate),
     "replay": Command("send the rows of a CSV file as usage records", _replay, _replay_arguments),
+    "reconcile": Command(
+        "compare rows, totals, seals and Redis counters", _reconcile, _reconcile_arguments
+    ),
+    "recalculate": Command(
+        "make a user's or organisation's quotas anew from the rows",
+        _recalculate,
+        _recalculate_arguments,
+    ),
     "doctor": Command("check this installation and say what is wrong", _doctor),
 }
 

@@ -34,7 +34,7 @@ async def main(config: settings.Settings) -> int:
         print(f"ledger: Postgres does not answer ({type(error).__name__})", file=sys.stderr)
         return 1
     log.info("ledger_started", partitions=config.partitions)
-    await loops.drain_for_ever(config, stop)
+    await loops.run(config, stop)
     log.info("ledger_stopped")
     return 0
 

@@ -39,6 +39,8 @@ class Booking:
         self.usage_types = usage_types  # decimal places, read again when one is not there
         self.records: list[UsageRecord] = []
         self.parked: list[dict[str, object]] = []  # to be told of once it is committed
+        self.refunded: set[str] = set()  # subjects that Redis counted too much of, as of `revision`
+        self.revision = 0
         self._connection = connection
         self._partition = partition
         self._first = first
@@ -156,6 +158,8 @@ class Booking:
         if refunds:
             log.warning("usage_repeated", partition=self._partition, records=len(refunds))
             await store.insert_refunds(self._connection, self._partition, refunds)
+            self.revision = await store.bump_revision(self._connection, self._partition)
+            self.refunded |= {subject for one in refunds for subject, _ in one.counted}
 
     async def _park(
         self,

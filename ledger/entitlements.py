@@ -143,6 +143,7 @@ class Loader:
             subject,
             epoch=shot.cursor.epoch,
             version=shot.version,
+            revision=shot.cursor.revision,
             starts=ms_of(shot.period.start),
             ends=ms_of(shot.period.end),
             cursor=shot.cursor.last_id,

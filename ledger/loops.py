@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import structlog
 
 from ledger import db, store
 from ledger.drain import Drain
+from ledger.reconcile import Reconciler
 from ledger.settings import Settings
 from lua.connection import RedisConnection, RedisUnavailable
 from lua.scripts import Scripts
 
 log = structlog.get_logger()
 
+# One piece of work: how long to rest after it.
+Once = Callable[[], Awaitable[float]]
+Begin = Callable[[Settings, db.Connection, RedisConnection], Awaitable[Once]]
+
 IDLE_S = 0.1  # how stale a read of the ledger may be when nothing is wrong
+RECONCILE_S = 2.0  # between looks for a partition that is due
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 2.0  # after an outage: quick to return, easy on a sick server
 
 
@@ -34,30 +41,55 @@ async def check_partitions(connection: db.Executor, partitions: int, *, fix: boo
         )
 
 
-async def drain_for_ever(settings: Settings, stop: asyncio.Event) -> None:
-    """Drains all partitions until `stop`. Outages are waited out: nothing is lost meanwhile,
-    entries stay in the stream."""
+async def run(settings: Settings, stop: asyncio.Event) -> None:
+    """Drains and reconciles all partitions until `stop`."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_for_ever("drain", settings, stop, _drain))
+        group.create_task(_for_ever("reconcile", settings, stop, _reconcile))
+
+
+async def _drain(settings: Settings, connection: db.Connection, redis: RedisConnection) -> Once:
+    drain = Drain(connection, Scripts(redis), settings.stream_retention_seconds)
+
+    async def once() -> float:
+        return 0 if await drain.run_once(range(settings.partitions)) else IDLE_S
+
+    return once
+
+
+async def _reconcile(settings: Settings, connection: db.Connection, redis: RedisConnection) -> Once:
+    reconciler = Reconciler(connection, redis, Scripts(redis), repair=True)
+
+    async def once() -> float:
+        await reconciler.run_once(range(settings.partitions))
+        return RECONCILE_S
+
+    return once
+
+
+async def _for_ever(name: str, settings: Settings, stop: asyncio.Event, begin: Begin) -> None:
+    """Does one kind of work over connections of its own. Outages are waited out: nothing is lost
+    meanwhile, entries stay in the stream."""
     redis = RedisConnection(settings.redis_url)
-    scripts = Scripts(redis)
     pause = FIRST_PAUSE_S
     try:
         while not stop.is_set():
             try:
                 connection = await db.connect(settings.database_url)
                 try:
-                    drain = Drain(connection, scripts, settings.stream_retention_seconds)
+                    once = await begin(settings, connection, redis)
                     while not stop.is_set():
-                        drained = await drain.run_once(range(settings.partitions))
+                        rest = await once()
                         pause = FIRST_PAUSE_S
-                        if not drained:
-                            await _rest(stop, IDLE_S)
+                        if rest:
+                            await _rest(stop, rest)
                 finally:
                     await connection.close(timeout=1)
             except (*db.UNAVAILABLE, db.PostgresError, RedisUnavailable) as error:
-                log.warning("drain_waiting", reason=f"{type(error).__name__}: {error}")
+                log.warning(f"{name}_waiting", reason=f"{type(error).__name__}: {error}")
             except Exception:
                 # Whatever it is, nothing is lost by trying again; ending would help nobody.
-                log.exception("drain_failed")
+                log.exception(f"{name}_failed")
             else:
                 continue
             await _rest(stop, pause)

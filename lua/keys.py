@@ -56,6 +56,14 @@ def subject_text(subject: bytes) -> str:
     return f"org:{first}:user:{uuid_text(subject[17:33])}"
 
 
+def subject_of(text: str) -> bytes:
+    """The subject that `subject_text` put into words."""
+    first, _, user = text.partition(":user:")
+    kind, _, identifier = first.partition(":")
+    raw = (b"u" if kind == "user" else b"o") + UUID(identifier).bytes
+    return raw + UUID(user).bytes if user else raw
+
+
 def uuid_text(raw: bytes) -> str:
     """The usual text of a UUID's 16 bytes."""
     digits = raw.hex()  # a UUID object would take three times as long, twice per event
@@ -83,4 +91,9 @@ def receipts(partition: int) -> str:
 
 @lru_cache(maxsize=16_384)  # of those in use; a name takes as long as the rest of an event's call
 def quota(partition: int, subject: bytes) -> str:
-    return f"quota:{{p{partition:02d}}}:{subject_text(subject)}"
+    return quota_named(partition, subject_text(subject))
+
+
+def quota_named(partition: int, subject: str) -> str:
+    """The quota of a subject in words."""
+    return f"quota:{{p{partition:02d}}}:{subject}"

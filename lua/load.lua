@@ -9,13 +9,14 @@ KEYS[3] quota
 ARGV[1] subject   prefix of `who` in the entries that count against this hash
 ARGV[2] epoch     of the snapshot
 ARGV[3] version   of the subscription's terms in the snapshot
-ARGV[4] starts    ms: period
-ARGV[5] ends      ms
-ARGV[6] cursor    last drained id of the snapshot
-ARGV[7] through   last id whose units are already in `used`
-ARGV[8] terms     opaque, copied into every entry for the ledger
-ARGV[9] blocked   reason why usage is refused, empty when it is not
-ARGV[10] ttl      seconds
+ARGV[4] revision  of the partition's counts in the snapshot
+ARGV[5] starts    ms: period
+ARGV[6] ends      ms
+ARGV[7] cursor    last drained id of the snapshot
+ARGV[8] through   last id whose units are already in `used`
+ARGV[9] terms     opaque, copied into every entry for the ledger
+ARGV[10] blocked  reason why usage is refused, empty when it is not
+ARGV[11] ttl      seconds
 
 LIMIT[1] usage_type
 LIMIT[2] rule     packed: enforcement letter, limit, units and microseconds of its rate window
@@ -30,21 +31,23 @@ outcome: LOADED 0, FENCED 1, RETRY 2
 --- @include "quota"
 
 local LOADED, FENCED, RETRY = 0, 1, 2
-local ARGS_BEFORE, SLOTS = 10, 3
+local ARGS_BEFORE, SLOTS = 11, 3
 local TAIL = 1000 -- entries read here at most: a Lua scan costs 3 us an entry and blocks the server
 local SAID, COUNTED = '>c16Bc0Bc0Bc0', '>i8I8I8i8' -- as far as they matter here
 
 local stream, key = KEYS[1], KEYS[3]
-local subject, epoch, version = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local starts, ends, blocked = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[9]
+local subject, epoch = ARGV[1], tonumber(ARGV[2])
+local version, revision = tonumber(ARGV[3]), tonumber(ARGV[4])
+local starts, ends, blocked = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[10]
 
 local meta = fence(KEYS[2])
 if not meta then return FENCED end
 if epoch ~= meta.epoch then return RETRY end
-if id_less(ARGV[6], redis.call('HGET', KEYS[2], 'floor') or '0-0') then return RETRY end
+if id_less(ARGV[7], redis.call('HGET', KEYS[2], 'floor') or '0-0') then return RETRY end
 if meta.now_ms < starts or meta.now_ms >= ends then return RETRY end
-local old = redis.call('HMGET', key, 'version', 'state')
-if old[1] and version < tonumber(old[1]) then return RETRY end -- also of a stub, by supersede
+local old = redis.call('HMGET', key, 'version', 'state', 'revision')
+if old[1] and version < tonumber(old[1]) then return RETRY end
+if old[3] and revision < tonumber(old[3]) then return RETRY end -- by unload, of a hash or a stub
 
 local is_pool = string.sub(subject, 1, 1) == 'o' and #subject == 17
 local rules, used, types = {}, {}, {}
@@ -56,11 +59,10 @@ for at = ARGS_BEFORE, #ARGV - SLOTS, SLOTS do
   complete = complete and redis.call('HEXISTS', key, 'rule:' .. usage_type) == 1
 end
 local old_epoch, old_starts = open_state(old[2], meta)
-if complete and tonumber(old[1]) == version and old_epoch and old_starts == starts then
-  return LOADED
-end
+local same = tonumber(old[1]) == version and tonumber(old[3]) == revision
+if complete and same and old_epoch and old_starts == starts then return LOADED end
 
-local tail = redis.call('XRANGE', stream, '(' .. ARGV[7], '+', 'COUNT', TAIL + 1)
+local tail = redis.call('XRANGE', stream, '(' .. ARGV[8], '+', 'COUNT', TAIL + 1)
 if #tail > TAIL then return RETRY end
 for _, entry in ipairs(tail) do
   local name, said, _, counted = unpack(entry[2])
@@ -77,7 +79,7 @@ for _, entry in ipairs(tail) do
 end
 
 local state = struct.pack(STATE, epoch, starts, ends, math.floor(server_us / 1000), #blocked, blocked)
-local fields = { 'version', ARGV[3], 'state', state, 'terms', ARGV[8] }
+local fields = { 'version', ARGV[3], 'revision', ARGV[4], 'state', state, 'terms', ARGV[9] }
 local function set(name, value)
   fields[#fields + 1] = name
   fields[#fields + 1] = value
@@ -98,5 +100,5 @@ for _, usage_type in ipairs(types) do
 end
 redis.call('DEL', key)
 redis.call('HSET', key, unpack(fields))
-redis.call('EXPIRE', key, ARGV[10])
+redis.call('EXPIRE', key, ARGV[11])
 return LOADED

@@ -25,6 +25,9 @@ from lua.types import (
     Recovery,
     RecoveryOutcome,
     Tail,
+    Tally,
+    TallyOutcome,
+    UnloadOutcome,
 )
 
 
@@ -91,6 +94,7 @@ class Scripts:
         *,
         epoch: int,
         version: int,
+        revision: int,
         starts: int,
         ends: int,
         cursor: str,
@@ -100,8 +104,8 @@ class Scripts:
         limits: Iterable[Limit],
     ) -> LoadOutcome:
         """Writes a subject's quota hash unless something newer has overtaken the snapshot."""
-        args: list[Any] = [subject, epoch, version, starts, ends, cursor, through, terms, blocked]
-        args.append(QUOTA_TTL_S)
+        args: list[Any] = [subject, epoch, version, revision, starts, ends, cursor, through]
+        args += (terms, blocked, QUOTA_TTL_S)
         for one in limits:
             rule = pack_rule(one.enforcement, one.limit, one.rate_limit, one.rate_window_us)
             args += (one.usage_type, rule, one.used)
@@ -111,6 +115,27 @@ class Scripts:
             keys.quota(partition, subject),
         ]
         return LoadOutcome(await self._run("load", names, args))
+
+    async def unload(self, partition: int, subjects: Iterable[str], *, revision: int) -> None:
+        """Has the quotas of these subjects (in words) loaded anew, from a snapshot that knows the
+        revision. Raises `Fenced`; then a new epoch may come, which does the same."""
+        names = [keys.meta(partition), *(keys.quota_named(partition, one) for one in subjects)]
+        outcome = await self._run("unload", names, [revision, QUOTA_TTL_S])
+        if outcome == UnloadOutcome.FENCED:
+            raise Fenced
+
+    async def tally(
+        self, partition: int, quotas: Sequence[str], *, epoch: int, cursor: str, through: str
+    ) -> Tally | None:
+        """What these quota keys have counted, with the entries after `through`; None when another
+        snapshot is needed. Raises `Fenced`."""
+        names = [keys.stream(partition), keys.meta(partition), *quotas]
+        outcome, tail, hashes = await self._run("tally", names, [epoch, cursor, through])
+        if outcome == TallyOutcome.FENCED:
+            raise Fenced
+        if outcome == TallyOutcome.RETRY:
+            return None
+        return Tally(_entries(tail), [_fields(one) for one in hashes])
 
     async def read(self, partition: int, *, after: str, count: int) -> Tail:
         """Entries after an id, with the identity of the server. Raises `Fenced`."""
@@ -122,7 +147,7 @@ class Scripts:
             replid.decode(),
             int(epoch),
             last_id.decode(),
-            [(entry_id.decode(), _fields(flat)) for entry_id, flat in entries],
+            _entries(entries),
         )
 
     async def trim(self, partition: int, *, replid: str, drained: int, through: str) -> int:
@@ -156,7 +181,7 @@ class Scripts:
             return await self._connection.evalsha(script.sha, names, args)
 
 
-NAMES = ("record", "check", "quota", "load", "read", "trim", "recover")
+NAMES = ("record", "check", "quota", "load", "unload", "tally", "read", "trim", "recover")
 
 
 class _Script:
@@ -168,6 +193,10 @@ class _Script:
 def _quota_names(partition: int, who: bytes, pool: bytes | None) -> list[str]:
     subjects = [who] if pool is None else [who, pool]
     return [keys.meta(partition), *(keys.quota(partition, subject) for subject in subjects)]
+
+
+def _entries(tail: Sequence[Any]) -> list[tuple[str, dict[str, bytes]]]:
+    return [(entry_id.decode(), _fields(flat)) for entry_id, flat in tail]
 
 
 def _fields(flat: Sequence[bytes]) -> dict[str, bytes]:

@@ -48,6 +48,19 @@ class LoadOutcome(enum.IntEnum):
     RETRY = 2
 
 
+class UnloadOutcome(enum.IntEnum):
+    UNLOADED = 0
+    FENCED = 1
+
+
+class TallyOutcome(enum.IntEnum):
+    """RETRY: the snapshot is too old, or too many entries came since they were read."""
+
+    TALLIED = 0
+    FENCED = 1
+    RETRY = 2
+
+
 class RecoveryOutcome(enum.IntEnum):
     """WHOLE: vouched for. LOST: a new epoch began. SUPERSEDED: this server belongs to a history
     that the ledger has left behind, or never knew."""
@@ -134,6 +147,13 @@ class Tail(msgspec.Struct, frozen=True):
     epoch: int
     last_id: str
     entries: list[tuple[str, dict[str, bytes]]]
+
+
+class Tally(msgspec.Struct, frozen=True):
+    """Entries after those already read; a quota's fields, or none when it is not in use."""
+
+    entries: list[tuple[str, dict[str, bytes]]]
+    quotas: list[dict[str, bytes]]
 
 
 class Recovery(msgspec.Struct, frozen=True):

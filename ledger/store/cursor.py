@@ -9,13 +9,15 @@ from ledger.store.queries import QUERIES
 
 
 class Cursor(msgspec.Struct, frozen=True):
-    """How far a partition has been drained, from which server."""
+    """How far a partition has been drained, from which server. `revision` grows when its counts
+    change otherwise than by draining."""
 
     partition: int
     epoch: int
     replid: str
     last_id: str
     drained: int
+    revision: int
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -51,12 +53,13 @@ async def lease_cursor(db: Executor, partition: int, retention_s: int) -> Lease 
     row = await db.fetchrow(QUERIES["lease_cursor"], partition, retention_s)
     if row is None:
         return None
-    cursor = Cursor(row["partition"], row["epoch"], row["replid"], row["last_id"], row["drained"])
+    cursor = Cursor(*(row[name] for name in Cursor.__struct_fields__))
     return Lease(cursor, row["audit_head"], row["trim_id"], row["trim_due"])
 
 
 async def hold_cursor(db: Executor, partition: int) -> Cursor:
-    """The row, locked until the transaction ends; waits for whoever has it."""
+    """The row, locked until the transaction ends; waits for whoever has it, but not for ever."""
+    await db.execute(QUERIES["limit_wait"])
     return Cursor(**dict(await db.fetchrow(QUERIES["hold_cursor"], partition)))
 
 
@@ -68,6 +71,11 @@ async def advance_cursor(
     db: Executor, partition: int, last_id: str, drained: int, head: bytes, *, new_trim: bool
 ) -> None:
     await db.execute(QUERIES["advance_cursor"], partition, last_id, drained, head, new_trim)
+
+
+async def bump_revision(db: Executor, partition: int) -> int:
+    """The partition's next revision. Only while holding the row."""
+    return int(await db.fetchval(QUERIES["bump_revision"], partition))
 
 
 async def clock_offset(db: Executor) -> int:

@@ -88,7 +88,7 @@ async def _redis_counts_what_the_ledger_does(
             subject = key.decode().partition("}:")[2]
             for usage_type in places:
                 state, used = await service.redis.run("HMGET", key, "state", f"used:{usage_type}")
-                if state is None or unpack_state(state).epoch != cursor.epoch:
+                if not state or unpack_state(state).epoch != cursor.epoch:  # absent, or a stub
                     continue
                 starts = unpack_state(state).starts
                 ledger = await _ledger_units(service, subject, usage_type, starts)
@@ -97,7 +97,7 @@ async def _redis_counts_what_the_ledger_does(
 
 
 async def _ledger_units(service: Service, subject: str, usage_type: str, starts: int) -> int:
-    """Rows, open dead letters and refunds that no load has taken back yet."""
+    """Rows and open dead letters."""
     found: Decimal = await service.sql.fetchval(
         """
         SELECT (SELECT COALESCE(SUM(t.quantity / u.unit), 0) FROM usage_totals t
@@ -106,8 +106,6 @@ async def _ledger_units(service: Service, subject: str, usage_type: str, starts:
              + (SELECT COALESCE(SUM(units), 0) FROM dead_letters
                 WHERE status = 'open' AND (subject = $1 OR subject LIKE $1 || ':user:%')
                   AND usage_type = $2 AND quota_period = p.starts)
-             + (SELECT COALESCE(SUM(units), 0) FROM usage_refunds
-                WHERE subject = $1 AND usage_type = $2 AND quota_period = p.starts)
         FROM (SELECT to_timestamp($3::BIGINT / 1000.0) AS starts) p
         """,
         subject,

@@ -185,7 +185,7 @@ async def test_the_ledger_waits_out_an_outage_of_postgres(
 ) -> None:
     stop = asyncio.Event()
     config = msgspec.structs.replace(settings, database_url=postgres_relay.url)
-    running = asyncio.create_task(loops.drain_for_ever(config, stop))
+    running = asyncio.create_task(loops.run(config, stop))
     recorded = "SELECT COUNT(*) FROM usage_records"
     try:
         await service.post("/usage", usage("ada"))

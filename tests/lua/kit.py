@@ -153,6 +153,7 @@ class Bench:
         usual: dict[str, Any] = {
             "epoch": await self.epoch(),
             "version": 1,
+            "revision": 0,
             "starts": around - 40 * DAY_MS,
             "ends": around + 40 * DAY_MS,
             "cursor": "0-0",

@@ -26,18 +26,21 @@ EVERY_KEY = {
     "user_quota": keys.quota(PARTITION, MEMBER),
     "pool_quota": keys.quota(PARTITION, POOL),
     "quota": keys.quota(PARTITION, MEMBER),
+    "quotas": keys.quota(PARTITION, MEMBER),  # the first of any number
 }
 # A value of its own for every keyword argument of every wrapper.
 SAID: dict[str, Any] = {
     "enforce": True, "cap": 11, "usage_type": "calls", "units": 12, "epoch": 13, "version": 14,
     "starts": 15, "ends": 16, "cursor": "17-0", "through": "18-0", "terms": b"19",
     "blocked": "paused", "after": "20-0", "count": 21, "replid": "22", "drained": 23,
-    "row_replid": "24", "acked": "25-0", "offset": 26,
+    "row_replid": "24", "acked": "25-0", "offset": 26, "revision": 27,
 }  # fmt: skip
 REPLIES: dict[str, Any] = {
     "check": [0, 1, [0]],
     "quota": [0, 1, 0, [], []],
     "load": 0,
+    "unload": 0,
+    "tally": [0, [], []],
     "read": [0, b"r", b"1", b"0-0", []],
     "trim": 0,
     "recover": [0, b"1", b"r", b"0-0"],
@@ -111,7 +114,12 @@ def test_the_header_names_what_the_body_uses_and_nothing_else(name: str) -> None
         taken = set(re.findall(r"KEYS\[(.+?)\]", script.body))
         assert taken == {"at + 1", "at + 2", "at + 3", "counters_before + place"}
     else:
-        assert script.uses(r"KEYS\[") == set(range(1, len(script.names("KEYS")) + 1))
+        named = script.names("KEYS")
+        if f"KEYS[{len(named)}] quotas..." in script.head:  # any number of them
+            assert f"for i = {len(named)}, #KEYS do" in script.body
+            assert "KEYS[i]" in script.body
+            named.pop()
+        assert script.uses(r"KEYS\[") == set(range(1, len(named) + 1))
     assert script.uses(r"ARGV\[") == set(range(1, len(script.names("ARGV")) + 1))
     slots = script.names("EVENT") or script.names("LIMIT")
     assert script.uses(r"ARGV\[at \+ ") == set(range(1, len(slots) + 1))
@@ -200,6 +208,8 @@ async def test_the_wrapper_sends_the_arguments_that_the_header_names_in_its_orde
         "check": (MEMBER, POOL),
         "quota": (MEMBER, POOL),
         "load": (MEMBER,),
+        "unload": ([keys.subject_text(MEMBER)],),
+        "tally": ([keys.quota(PARTITION, MEMBER)],),
     }.get(name, ())
     extra = {"limits": ()} if name == "load" else {}
     recording = await sent(name, *positional, **extra)

@@ -24,6 +24,8 @@ from lua.types import (
     Recovery,
     RecoveryOutcome,
     Tail,
+    TallyOutcome,
+    UnloadOutcome,
 )
 from tests.lua.header import include, read, split_top
 
@@ -43,6 +45,8 @@ CHECK_OUTCOMES = (
         ("record", RECORD_OUTCOMES),
         ("check", CHECK_OUTCOMES),
         ("load", {one.name: int(one) for one in LoadOutcome}),
+        ("unload", {one.name: int(one) for one in UnloadOutcome}),
+        ("tally", {one.name: int(one) for one in TallyOutcome}),
         ("recover", {one.name: int(one) for one in RecoveryOutcome}),
     ],
 )
@@ -61,7 +65,7 @@ def test_outcomes_are_the_same_in_header_body_and_enum(name: str, enum: dict[str
 
 
 def test_scripts_without_outcomes_have_no_outcome_constants() -> None:
-    for name in set(NAMES) - {"record", "check", "load", "recover"}:
+    for name in set(NAMES) - {"record", "check", "load", "unload", "tally", "recover"}:
         assert read(name).said() == read(name).constants() == {}
 
 

@@ -1,0 +1,118 @@
+"""Does everything agree? Asked of a partition all the time, and of everything by `./run reconcile`.
+
+Rows are never repaired, only told of. A counter that does not agree is a copy, and is made anew
+from the ledger: audited first, then unloaded, so that the next request loads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+import structlog
+
+from ledger import clock, store
+from ledger.db import Connection
+from ledger.reconcile import rows
+from ledger.reconcile.counters import Counters, Difference, NotCompared
+from ledger.reconcile.findings import Finding, Report, merged
+from ledger.reconcile.scan import QuotaScan
+from lua import keys
+from lua.connection import RedisConnection
+from lua.keys import Account
+from lua.scripts import Scripts
+from lua.types import Fenced
+
+log = structlog.get_logger()
+
+EVERY_S = 15  # a partition: a drift is known within a minute even when its worker dies
+STEPS = 10  # of the scan, for each partition: quotas besides those that were used
+
+
+class Reconciler:
+    def __init__(
+        self, connection: Connection, redis: RedisConnection, scripts: Scripts, *, repair: bool
+    ) -> None:
+        self._connection = connection
+        self._scripts = scripts
+        self._counters = Counters(connection, scripts)
+        self._scan = QuotaScan(redis)
+        self._repair = repair
+
+    async def run_once(self, partitions: Iterable[int]) -> Report:
+        """What was drained since the last time, the quotas that it touched, and some of the
+        others; of every partition that nobody has looked at lately."""
+        reports = []
+        for partition in partitions:
+            position = await store.claim_reconcile(self._connection, partition, EVERY_S)
+            if position is None:
+                continue
+            for _ in range(STEPS):
+                if await self._scan.step():
+                    break
+            reports.append(await self._latest(partition, position))
+        return merged(reports)
+
+    async def whole(self, partitions: Sequence[int]) -> Report:
+        """Every row and every quota. Takes as long as reading all of them."""
+        reports = []
+        while not await self._scan.step():
+            pass
+        for partition in partitions:
+            through = await store.last_position(self._connection, partition)
+            reports.append(await rows.check(self._connection, partition, 0, through))
+            reports.append(await rows.check_whole(self._connection, partition))
+            subjects = sorted(self._scan.take(partition))
+            reports.append(await self._compared(partition, subjects))
+        reports.append(await rows.check_totals(self._connection))
+        return merged(reports)
+
+    async def _latest(self, partition: int, position: int) -> Report:
+        through = await store.last_position(self._connection, partition)
+        checked = await rows.check(self._connection, partition, position, through)
+        touched = await store.touched_accounts(self._connection, partition, position, through)
+        subjects = _subjects(touched) | self._scan.take(partition)
+        report = merged([checked, await self._compared(partition, sorted(subjects))])
+        for one in report.findings:
+            log.error("reconcile_found", **msgspec.structs.asdict(one))
+        # Rows do not mend by themselves: they are found again until somebody has.
+        kept = position if checked.findings else through
+        await store.note_reconcile(self._connection, partition, kept, report.findings)
+        return report
+
+    async def _compared(self, partition: int, subjects: Sequence[str]) -> Report:
+        compared, findings = 0, []
+        try:
+            async for count, differences in self._counters.compare(partition, subjects):
+                compared += count
+                if differences and self._repair:
+                    await self._mend(partition, differences)
+                findings += [
+                    Finding("I3", one.what, partition, self._repair) for one in differences
+                ]
+        except NotCompared as error:
+            return Report({"I3": compared}, findings, [f"partition {partition}: {error}"])
+        except Fenced:
+            reason = f"partition {partition}: Redis has not been vouched for"
+            return Report({"I3": compared}, findings, [reason])
+        return Report({"I3": compared}, findings, [])
+
+    async def _mend(self, partition: int, differences: Sequence[Difference]) -> None:
+        details = {"partition": partition, "differences": [one.what for one in differences]}
+        await store.insert_audit_event(
+            self._connection, "quota_repaired", "reconcile", details, clock.now()
+        )
+        cursor = await store.cursor(self._connection, partition)
+        subjects = sorted({one.subject for one in differences})
+        await self._scripts.unload(partition, subjects, revision=cursor.revision)
+
+
+def _subjects(accounts: Iterable[tuple[object, object]]) -> set[str]:
+    found: set[str] = set()
+    for user_id, organization_id in accounts:
+        who = Account(user_id, organization_id).who  # type: ignore[arg-type]
+        pool = keys.pool_of(who)
+        found.add(keys.subject_text(who))
+        if pool is not None:
+            found.add(keys.subject_text(pool))
+    return found

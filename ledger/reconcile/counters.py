@@ -1,0 +1,139 @@
+"""Counters in Redis against the ledger: totals, open dead letters and what is not drained yet.
+
+Exact under traffic: a snapshot of the ledger and everything after its cursor, read up to the very
+instant at which the counters are read (`lua/tally.lua`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+
+import msgspec
+
+from ledger import store
+from ledger.db import Connection
+from ledger.domain.usage import at_ms
+from lua import keys
+from lua.packing import NONE, Malformed, unpack_counted, unpack_said, unpack_state
+from lua.scripts import Scripts
+
+CHUNK = 200  # quotas compared at one instant: Redis serves nobody else meanwhile (a millisecond)
+PAGE = 5000
+BACKLOG = 100_000  # entries beyond which comparing costs more than draining them first
+ATTEMPTS = 5  # each loses only to something newer: a recovery, a trim, a burst of entries
+LOOKS = 3  # a difference must be seen so often: what is being put right meanwhile is none
+LOOK_S = 0.2
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """A counter that does not say what the ledger does; in units. `ledger` includes what is not
+    drained yet."""
+
+    subject: str
+    usage_type: str
+    starts: int  # ms
+    redis: int
+    ledger: int
+
+    @property
+    def what(self) -> str:
+        return (
+            f"{self.subject} {self.usage_type} since {at_ms(self.starts):%Y-%m-%d}: "
+            f"Redis says {self.redis} units, the ledger {self.ledger}"
+        )
+
+
+class NotCompared(Exception):
+    """The counters could not be compared now; the message says why."""
+
+
+class Counters:
+    def __init__(self, connection: Connection, scripts: Scripts) -> None:
+        self._connection = connection
+        self._scripts = scripts
+
+    async def compare(
+        self, partition: int, subjects: Sequence[str]
+    ) -> AsyncIterator[tuple[int, list[Difference]]]:
+        """How many counters of each chunk of subjects were compared, and those that still differ
+        when looked at again. Raises `NotCompared`, or `Fenced`."""
+        for at in range(0, len(subjects), CHUNK):
+            chunk = subjects[at : at + CHUNK]
+            compared, found = await self._at_one_instant(partition, chunk)
+            for _ in range(LOOKS - 1):
+                if not found:
+                    break
+                await asyncio.sleep(LOOK_S)
+                again = sorted({one.subject for one in found})
+                _, found = await self._at_one_instant(partition, again)
+            yield compared, found
+
+    async def _at_one_instant(
+        self, partition: int, subjects: Sequence[str]
+    ) -> tuple[int, list[Difference]]:
+        names = [keys.quota_named(partition, subject) for subject in subjects]
+        for _ in range(ATTEMPTS):
+            async with self._connection.transaction(isolation="repeatable_read", readonly=True):
+                cursor = await store.cursor(self._connection, partition)
+                counted = await store.counted(self._connection, subjects)
+            undrained = Undrained()
+            through = await self._read_tail(partition, cursor.last_id, undrained)
+            tally = await self._scripts.tally(
+                partition, names, epoch=cursor.epoch, cursor=cursor.last_id, through=through
+            )
+            if tally is None:
+                continue
+            undrained.add(tally.entries)
+            compared, found = 0, []
+            for subject, fields in zip(subjects, tally.quotas, strict=True):
+                for usage_type, starts, used in _counts(fields):
+                    compared += 1
+                    expected = counted.get((subject, usage_type, at_ms(starts)), 0)
+                    expected += undrained.units[subject, usage_type, starts]
+                    if used != expected:
+                        found.append(Difference(subject, usage_type, starts, used, expected))
+            return compared, found
+        raise NotCompared("its stream changes faster than it can be read")
+
+    async def _read_tail(self, partition: int, after: str, undrained: Undrained) -> str:
+        """Adds what is not drained but for the newest, which the script reads; its last id."""
+        for _ in range(BACKLOG // PAGE):
+            tail = await self._scripts.read(partition, after=after, count=PAGE)
+            undrained.add(tail.entries)
+            if tail.entries:
+                after = tail.entries[-1][0]
+            if len(tail.entries) < PAGE:
+                return after
+        raise NotCompared(f"the ledger is more than {BACKLOG:,} entries behind")
+
+
+class Undrained:
+    """Units of stream entries, by subject, usage type and start of the quota's period."""
+
+    def __init__(self) -> None:
+        self.units: dict[tuple[str, str, int], int] = defaultdict(int)
+
+    def add(self, entries: Sequence[tuple[str, dict[str, bytes]]]) -> None:
+        for _, fields in entries:
+            try:
+                said, counted = unpack_said(fields["event"]), unpack_counted(fields["quota"])
+                usage_type, subject = said.usage_type.decode(), keys.subject_text(said.who)
+            except (KeyError, ValueError, IndexError, Malformed):
+                continue  # a control entry, or one that the drain parks and that counts nowhere
+            self.units[subject, usage_type, counted.starts] += counted.units
+            pool = keys.pool_of(said.who)
+            if pool is not None and counted.pool_starts != NONE:
+                self.units[keys.subject_text(pool), usage_type, counted.pool_starts] += (
+                    counted.units
+                )
+
+
+def _counts(fields: dict[str, bytes]) -> list[tuple[str, int, int]]:
+    """Usage type, start of the period and used units of a quota hash that is in use."""
+    if not fields:
+        return []
+    starts = unpack_state(fields["state"]).starts
+    types = [name.partition(":")[2] for name in fields if name.startswith("rule:")]
+    return [(one, starts, int(fields.get(f"used:{one}", b"0"))) for one in types]

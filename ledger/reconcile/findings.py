@@ -1,0 +1,59 @@
+"""What a reconciliation says: each thing that does not agree, and how much was compared."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+INVARIANTS: Mapping[str, str] = {
+    "I2": "every usage id is one row",
+    "I3": "Redis and the totals count what the rows say",
+    "I4": "no hard limit was passed",
+    "I5": "counters go on from record to record",
+    "I9": "seals cover every row and follow each other",
+}
+
+
+class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One disagreement. `partition` None: of the ledger as a whole."""
+
+    invariant: str
+    what: str
+    partition: int | None = None
+    repaired: bool = False
+
+
+class Report(msgspec.Struct, frozen=True):
+    """`compared`: rows and counters by invariant. `skipped`: what could not be, and why."""
+
+    compared: Mapping[str, int]
+    findings: list[Finding]
+    skipped: list[str]
+
+
+def merged(reports: Iterable[Report]) -> Report:
+    compared: Counter[str] = Counter({name: 0 for name in INVARIANTS})
+    findings: list[Finding] = []
+    skipped: list[str] = []
+    for one in reports:
+        compared.update(one.compared)
+        findings += one.findings
+        skipped += one.skipped
+    return Report(dict(compared), findings, skipped)
+
+
+def text(report: Report) -> str:
+    """For people: a line per invariant, and below it what does not agree."""
+    lines = []
+    for name, meaning in INVARIANTS.items():
+        found = [one for one in report.findings if one.invariant == name]
+        compared = report.compared.get(name, 0)
+        verdict = f"{len(found)} found" if found else "holds" if compared else "nothing to compare"
+        lines.append(f"{name}  {meaning:48} {verdict:18} {compared:,} compared")
+        for one in found:
+            place = "" if one.partition is None else f"partition {one.partition}: "
+            lines.append(f"    {place}{one.what}{' (repaired)' if one.repaired else ''}")
+    lines += [f"not compared: {reason}" for reason in report.skipped]
+    return "\n".join(lines)

@@ -1,0 +1,80 @@
+"""The rows of a partition among themselves: ids, limits, counters, seals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ledger import store
+from ledger.db import Executor
+from ledger.reconcile.findings import Finding, Report
+
+MOST = 100  # findings of a kind that are told one by one: a broken partition has as many as rows
+
+
+async def check(db: Executor, partition: int, after: int, through: int) -> Report:
+    """Compares the rows at positions after one and up to another."""
+    findings: list[Finding] = []
+    for invariant, query, words in (
+        ("I2", "unclaimed_records", _unclaimed),
+        ("I4", "passed_limits", _passed),
+        ("I5", "counter_gaps", _gap),
+        ("I9", "broken_seals", _seal),
+        ("I9", "unsealed_records", _unsealed),
+    ):
+        found = await store.rows_at_fault(db, query, partition, after, through)
+        findings += told(invariant, [words(row) for row in found], partition)
+    rows = await store.count_records(db, partition, after, through)
+    return Report({"I2": rows, "I4": rows, "I5": rows, "I9": rows}, findings, [])
+
+
+async def check_whole(db: Executor, partition: int) -> Report:
+    """What only a look at everything can tell: units that were claimed and are no rows."""
+    lost = await store.recordless_keys(db, partition)
+    whats = [f"usage id {one} counts, but is no row" for one in lost]
+    return Report({}, told("I2", whats, partition), [])
+
+
+async def check_totals(db: Executor) -> Report:
+    """Running totals against the sums of all rows."""
+    wrong = await store.wrong_totals(db)
+    return Report({}, told("I3", [total_words(one) for one in wrong], None), [])
+
+
+def total_words(one: store.WrongTotal) -> str:
+    return (
+        f"{one.subject} {one.usage_type} since {one.quota_period:%Y-%m-%d}: "
+        f"the total says {one.found:f}, the rows {one.expected:f}"
+    )
+
+
+def told(invariant: str, whats: list[str], partition: int | None) -> list[Finding]:
+    findings = [Finding(invariant, what, partition) for what in whats[:MOST]]
+    if len(whats) > MOST:
+        findings.append(Finding(invariant, f"and {len(whats) - MOST} more of these", partition))
+    return findings
+
+
+def _unclaimed(row: dict[str, Any]) -> str:
+    return f"row {row['position']} (usage id {row['usage_id']}) is not the one that was claimed"
+
+
+def _passed(row: dict[str, Any]) -> str:
+    return (
+        f"row {row['position']} (usage id {row['usage_id']}) passed the {row['scope']}'s "
+        f"{row['usage_type']} limit of {row['limit']}"
+    )
+
+
+def _gap(row: dict[str, Any]) -> str:
+    return (
+        f"{row['subject']} {row['usage_type']}: before row {row['position']} the counter said "
+        f"{row['found']:f}, after the row before it {row['before']:f}"
+    )
+
+
+def _seal(row: dict[str, Any]) -> str:
+    return f"the seal that ends at row {row['last_position']} {row['wrong']}"
+
+
+def _unsealed(row: dict[str, Any]) -> str:
+    return f"row {row['position']} (usage id {row['usage_id']}) is covered by no seal"

@@ -1,0 +1,170 @@
+-- name: claim_reconcile
+-- By time, not by a lock: a worker that dies leaves nothing behind, and two never do the same.
+INSERT INTO reconcile_state AS s (partition) VALUES ($1)
+ON CONFLICT (partition) DO UPDATE SET checked_at = NOW()
+WHERE s.checked_at <= NOW() - make_interval(secs => $2::INTEGER)
+RETURNING position;
+
+-- name: note_reconcile
+INSERT INTO reconcile_state (partition, position, findings) VALUES ($1, $2, $3)
+ON CONFLICT (partition) DO UPDATE
+SET position = EXCLUDED.position, findings = EXCLUDED.findings, checked_at = NOW();
+
+-- name: reconcile_findings
+-- How many of each invariant, and how long ago the partition looked at last was looked at.
+SELECT f ->> 'invariant' AS invariant, COUNT(*) AS findings
+FROM reconcile_state CROSS JOIN LATERAL jsonb_array_elements(findings) AS f GROUP BY 1;
+
+-- name: last_position
+SELECT COALESCE(MAX(last_position), 0)::BIGINT FROM audit_seals WHERE partition = $1;
+
+-- name: count_records
+SELECT COUNT(*) FROM usage_records WHERE partition = $1 AND position > $2 AND position <= $3;
+
+-- name: unclaimed_records
+-- I2: rows without their usage key, or whose key names another entry.
+SELECT r.usage_id, r.position FROM usage_records r LEFT JOIN usage_keys k ON k.usage_id = r.usage_id
+WHERE r.partition = $1 AND r.position > $2 AND r.position <= $3
+  AND (k.partition, k.stream_id, k.recorded_at)
+      IS DISTINCT FROM (r.partition, r.stream_id, r.recorded_at)
+ORDER BY r.position;
+
+-- name: recordless_keys
+-- I2: units that were claimed and are no rows.
+SELECT k.usage_id FROM usage_keys k
+LEFT JOIN usage_records r ON r.usage_id = k.usage_id AND r.recorded_at = k.recorded_at
+WHERE k.partition = $1 AND r.usage_id IS NULL ORDER BY k.usage_id;
+
+-- name: passed_limits
+-- I4: pools by the payer's plan, caps by the user's own, else by the payer's.
+SELECT r.usage_id, r.position, r.usage_type, e ->> 'scope' AS scope, e ->> 'limit' AS "limit"
+FROM usage_records r
+LEFT JOIN subscriptions s ON s.scope = 'user' AND s.user_id = r.user_id
+     AND s.status NOT IN ('canceled', 'expired')
+JOIN billing_plans p ON (p.plan_tier, p.version) IN (
+     (r.plan_tier, r.plan_version), (s.plan_tier, s.plan_version))
+CROSS JOIN LATERAL jsonb_array_elements(p.entitlements) e
+WHERE r.partition = $1 AND r.position > $2 AND r.position <= $3
+  AND r.enforced AND e ->> 'usage_type' = r.usage_type
+  AND e ->> 'enforcement' = 'hard' AND e ->> 'limit' IS NOT NULL
+  AND CASE e ->> 'scope'
+      WHEN 'user' THEN p.plan_tier = COALESCE(s.plan_tier, r.plan_tier)
+                       AND r.used_after > (e ->> 'limit')::NUMERIC
+      ELSE p.plan_tier = r.plan_tier AND r.pool_used_after > (e ->> 'limit')::NUMERIC END
+ORDER BY r.position;
+
+-- name: counter_gaps
+-- I5: a counter before a record is what it was after the record before. Not of subjects with
+-- refunds or dead letters: Redis counted those, and they are no rows.
+WITH counted AS (
+    SELECT CASE WHEN organization_id IS NULL THEN 'user:' || user_id
+                ELSE 'org:' || organization_id || ':user:' || user_id END AS subject,
+           usage_type, quota_period AS period, used_after AS after, quantity, position, usage_id
+    FROM usage_records WHERE partition = $1 AND position > $2 AND position <= $3
+    UNION ALL
+    SELECT 'org:' || organization_id, usage_type, pool_period, pool_used_after, quantity,
+           position, usage_id
+    FROM usage_records WHERE partition = $1 AND position > $2 AND position <= $3
+      AND organization_id IS NOT NULL),
+chained AS (
+    SELECT *, LAG(after) OVER (PARTITION BY subject, usage_type, period ORDER BY position) AS before
+    FROM counted),
+aside AS (
+    SELECT subject FROM usage_refunds WHERE partition = $1
+    UNION SELECT subject FROM dead_letters WHERE partition = $1
+    UNION SELECT split_part(subject, ':user:', 1) FROM dead_letters WHERE partition = $1)
+SELECT usage_id, position, subject, usage_type, before, after - quantity AS found FROM chained
+WHERE after - quantity <> before AND subject NOT IN (SELECT subject FROM aside WHERE subject IS NOT NULL)
+ORDER BY position;
+
+-- name: broken_seals
+-- I9: every seal follows the one before, covers as many rows as it says, and the cursor has the
+-- last head.
+WITH seals AS (
+    SELECT *, LAG(head) OVER w AS before, LAG(last_position) OVER w AS reached
+    FROM audit_seals WHERE partition = $1 WINDOW w AS (ORDER BY last_position))
+SELECT last_position, 'does not follow the seal before it' AS wrong FROM seals
+WHERE last_position > $2 AND (previous <> COALESCE(before, sha256(''::BYTEA))
+    OR first_position <= COALESCE(reached, 0) OR last_position - first_position + 1 <> records)
+UNION ALL
+SELECT last_position, 'does not cover as many records as there are' FROM seals
+WHERE last_position > $2 AND last_position <= $3 AND records <> (
+    SELECT COUNT(DISTINCT position) FROM usage_records r
+    WHERE r.partition = $1 AND r.position BETWEEN first_position AND last_position)
+UNION ALL
+SELECT last_position, 'is not the head that the cursor has' FROM seals
+WHERE last_position = (SELECT MAX(last_position) FROM seals)
+  AND head <> (SELECT audit_head FROM stream_cursor WHERE partition = $1)
+ORDER BY 1;
+
+-- name: unsealed_records
+-- I9: rows that no seal covers.
+SELECT r.usage_id, r.position FROM usage_records r
+WHERE r.partition = $1 AND r.position > $2 AND r.position <= $3 AND NOT EXISTS (
+    SELECT FROM audit_seals s
+    WHERE s.partition = $1 AND s.last_position >= r.position AND s.first_position <= r.position)
+ORDER BY r.position;
+
+-- name: touched_accounts
+SELECT DISTINCT user_id, organization_id FROM usage_records
+WHERE partition = $1 AND position > $2 AND position <= $3;
+
+-- name: wrong_totals
+-- I3: running totals that are not the sums of their rows.
+WITH counted AS (
+    SELECT CASE WHEN organization_id IS NULL THEN 'user:' || user_id
+                ELSE 'org:' || organization_id || ':user:' || user_id END AS subject,
+           usage_type, quota_period, quantity FROM usage_records
+    UNION ALL
+    SELECT 'org:' || organization_id, usage_type, pool_period, quantity
+    FROM usage_records WHERE organization_id IS NOT NULL),
+summed AS (
+    SELECT subject, usage_type, quota_period, SUM(quantity) AS quantity, COUNT(*) AS records
+    FROM counted GROUP BY 1, 2, 3)
+SELECT subject, usage_type, quota_period, COALESCE(t.quantity, 0) AS found,
+       COALESCE(summed.quantity, 0) AS expected
+FROM summed FULL JOIN usage_totals t USING (subject, usage_type, quota_period)
+WHERE summed.quantity IS DISTINCT FROM t.quantity OR summed.records IS DISTINCT FROM t.records
+ORDER BY subject, usage_type, quota_period;
+
+-- name: counted
+-- What Redis should count of each subject but for what is not drained: totals and open dead letters.
+SELECT subject, usage_type, quota_period, SUM(units)::BIGINT AS units FROM (
+    SELECT t.subject, t.usage_type, t.quota_period, t.quantity / u.unit AS units
+    FROM usage_totals t JOIN usage_types u USING (usage_type) WHERE t.subject = ANY($1::TEXT[])
+    UNION ALL
+    SELECT subject, usage_type, quota_period, units FROM dead_letters
+    WHERE status = 'open' AND usage_type IS NOT NULL AND subject = ANY($1)
+    UNION ALL
+    SELECT split_part(subject, ':user:', 1), usage_type, pool_period, units FROM dead_letters
+    WHERE status = 'open' AND usage_type IS NOT NULL AND pool_period IS NOT NULL
+      AND split_part(subject, ':user:', 1) = ANY($1)
+) counted GROUP BY 1, 2, 3;
+
+-- name: subjects_of
+-- Everything that is counted under an id: a user's accounts, or an organisation's pool and members.
+SELECT DISTINCT subject FROM usage_totals
+WHERE subject IN ('user:' || $1::TEXT, 'org:' || $1) OR subject LIKE 'org:' || $1 || ':user:%'
+   OR subject LIKE 'org:%:user:' || $1
+ORDER BY subject;
+
+-- name: mend_totals
+-- Sets a subject's totals to the sums of its rows; what was wrong.
+WITH summed AS (
+    SELECT usage_type, CASE WHEN $2::UUID IS NULL THEN pool_period ELSE quota_period END AS quota_period,
+           SUM(quantity) AS quantity, COUNT(*) AS records
+    FROM usage_records
+    WHERE ($2 IS NULL OR user_id = $2) AND organization_id IS NOT DISTINCT FROM $3::UUID
+    GROUP BY 1, 2),
+wrong AS (
+    SELECT usage_type, quota_period, COALESCE(t.quantity, 0) AS found,
+           COALESCE(s.quantity, 0) AS expected, COALESCE(s.records, 0) AS records
+    FROM summed s FULL JOIN (SELECT * FROM usage_totals WHERE subject = $1) t
+         USING (usage_type, quota_period)
+    WHERE s.quantity IS DISTINCT FROM t.quantity OR s.records IS DISTINCT FROM t.records),
+mended AS (
+    INSERT INTO usage_totals (subject, usage_type, quota_period, quantity, records)
+    SELECT $1, usage_type, quota_period, expected, records FROM wrong
+    ON CONFLICT (subject, usage_type, quota_period) DO UPDATE
+    SET quantity = EXCLUDED.quantity, records = EXCLUDED.records)
+SELECT usage_type, quota_period, found, expected FROM wrong ORDER BY 1, 2;

@@ -1,0 +1,92 @@
+"""Comparing what Redis and the ledger hold, and the ledger with itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from ledger.db import Executor
+from ledger.store.queries import QUERIES
+
+
+class WrongTotal(msgspec.Struct, frozen=True):
+    """A running total that is not the sum of its rows; in quantities."""
+
+    subject: str
+    usage_type: str
+    quota_period: datetime
+    found: Decimal
+    expected: Decimal
+
+
+async def claim_reconcile(db: Executor, partition: int, every_s: int) -> int | None:
+    """The position up to which the partition's rows were compared; None when somebody did so less
+    than `every_s` ago."""
+    position: int | None = await db.fetchval(QUERIES["claim_reconcile"], partition, every_s)
+    return position
+
+
+async def note_reconcile(db: Executor, partition: int, position: int, findings: Any) -> None:
+    body = msgspec.json.encode(findings).decode()
+    await db.execute(QUERIES["note_reconcile"], partition, position, body)
+
+
+async def reconcile_findings(db: Executor) -> dict[str, int]:
+    """How many there are of each invariant, as of when each partition was last looked at."""
+    rows = await db.fetch(QUERIES["reconcile_findings"])
+    return {row["invariant"]: row["findings"] for row in rows}
+
+
+async def last_position(db: Executor, partition: int) -> int:
+    return int(await db.fetchval(QUERIES["last_position"], partition))
+
+
+async def count_records(db: Executor, partition: int, after: int, through: int) -> int:
+    return int(await db.fetchval(QUERIES["count_records"], partition, after, through))
+
+
+async def rows_at_fault(
+    db: Executor, query: str, partition: int, after: int, through: int
+) -> list[dict[str, Any]]:
+    """What one of the comparisons of rows finds between two positions."""
+    return [dict(row) for row in await db.fetch(QUERIES[query], partition, after, through)]
+
+
+async def recordless_keys(db: Executor, partition: int) -> list[UUID]:
+    return [row["usage_id"] for row in await db.fetch(QUERIES["recordless_keys"], partition)]
+
+
+async def touched_accounts(
+    db: Executor, partition: int, after: int, through: int
+) -> list[tuple[UUID, UUID | None]]:
+    rows = await db.fetch(QUERIES["touched_accounts"], partition, after, through)
+    return [(row["user_id"], row["organization_id"]) for row in rows]
+
+
+async def wrong_totals(db: Executor) -> list[WrongTotal]:
+    return [WrongTotal(**dict(row)) for row in await db.fetch(QUERIES["wrong_totals"])]
+
+
+async def counted(db: Executor, subjects: Sequence[str]) -> dict[tuple[str, str, datetime], int]:
+    """Units by subject, usage type and start of the quota's period, open dead letters included."""
+    rows = await db.fetch(QUERIES["counted"], subjects)
+    return {(row["subject"], row["usage_type"], row["quota_period"]): row["units"] for row in rows}
+
+
+async def subjects_of(db: Executor, identifier: UUID) -> list[str]:
+    rows = await db.fetch(QUERIES["subjects_of"], str(identifier))
+    return [row["subject"] for row in rows]
+
+
+async def mend_totals(
+    db: Executor, subject: str, user_id: UUID | None, organization_id: UUID | None
+) -> list[WrongTotal]:
+    """Makes a subject's totals the sums of its rows; those that were not. Only while holding the
+    partition's cursor row."""
+    rows = await db.fetch(QUERIES["mend_totals"], subject, user_id, organization_id)
+    return [WrongTotal(subject=subject, **dict(row)) for row in rows]
