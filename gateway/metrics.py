@@ -27,6 +27,12 @@ LAG = Gauge(
     "Entries that the ledger has not drained yet",
     multiprocess_mode="mostrecent",
 )
+FINDINGS = Gauge(
+    "billing_reconcile_findings",
+    "What the ledger found not to agree when it last compared each partition",
+    ["invariant"],
+    multiprocess_mode="mostrecent",
+)
 
 
 _POWERS = tuple(10**places for places in range(7))

@@ -9,6 +9,7 @@ import msgspec
 
 from gateway import metrics
 from ledger import db, store
+from ledger.reconcile.findings import INVARIANTS
 from lua.connection import RedisUnavailable
 from lua.multiplexer import Multiplexer
 from lua.standing import standing
@@ -49,9 +50,11 @@ class Probes:
         except RedisUnavailable as error:
             unready = True
             reasons.append(str(error))
-        postgres = await self._postgres()
-        if postgres != "up":
+        found = await self._found()
+        if found is None:
             reasons.append("postgres does not answer: only accounts already loaded are served")
+        elif found:
+            reasons.append(f"reconcile found {found} disagreements: ./run reconcile lists them")
         if lag is not None and lag > LAGGING_ENTRIES:
             reasons.append("the ledger is behind")
         problems = _weaknesses(durability)
@@ -59,7 +62,7 @@ class Probes:
         return Ready(
             status="unready" if unready else "degraded" if reasons else "ready",
             redis="down" if lag is None else "up",
-            postgres=postgres,
+            postgres="down" if found is None else "up",
             ledger_lag=lag,
             durability=durability,
             reasons=reasons,
@@ -87,13 +90,16 @@ class Probes:
             found |= {reply[i].decode(): reply[i + 1].decode() for i in range(0, len(reply), 2)}
         return found
 
-    async def _postgres(self) -> str:
+    async def _found(self) -> int | None:
+        """What does not agree, as the ledger last saw it; None when Postgres does not answer."""
         try:
             async with asyncio.timeout(POSTGRES_PATIENCE_S):
-                await store.clock_offset(self._pool)
+                found = await store.reconcile_findings(self._pool)
         except (*db.UNAVAILABLE, db.PostgresError):
-            return "down"
-        return "up"
+            return None
+        for invariant in INVARIANTS:
+            metrics.FINDINGS.labels(invariant).set(found.get(invariant, 0))
+        return sum(found.values())
 
 
 def _weaknesses(durability: dict[str, str]) -> list[str]:

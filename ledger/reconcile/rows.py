@@ -43,7 +43,7 @@ async def check_totals(db: Executor) -> Report:
 def total_words(one: store.WrongTotal) -> str:
     return (
         f"{one.subject} {one.usage_type} since {one.quota_period:%Y-%m-%d}: "
-        f"the total says {one.found:f}, the rows {one.expected:f}"
+        f"the total says {one.found.normalize():f}, the rows {one.expected.normalize():f}"
     )
 
 
@@ -68,7 +68,7 @@ def _passed(row: dict[str, Any]) -> str:
 def _gap(row: dict[str, Any]) -> str:
     return (
         f"{row['subject']} {row['usage_type']}: before row {row['position']} the counter said "
-        f"{row['found']:f}, after the row before it {row['before']:f}"
+        f"{row['found'].normalize():f}, after the row before it {row['before'].normalize():f}"
     )
 
 

@@ -15,9 +15,6 @@ SET position = EXCLUDED.position, findings = EXCLUDED.findings, checked_at = NOW
 SELECT f ->> 'invariant' AS invariant, COUNT(*) AS findings
 FROM reconcile_state CROSS JOIN LATERAL jsonb_array_elements(findings) AS f GROUP BY 1;
 
--- name: last_position
-SELECT COALESCE(MAX(last_position), 0)::BIGINT FROM audit_seals WHERE partition = $1;
-
 -- name: count_records
 SELECT COUNT(*) FROM usage_records WHERE partition = $1 AND position > $2 AND position <= $3;
 

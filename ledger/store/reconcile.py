@@ -42,10 +42,6 @@ async def reconcile_findings(db: Executor) -> dict[str, int]:
     return {row["invariant"]: row["findings"] for row in rows}
 
 
-async def last_position(db: Executor, partition: int) -> int:
-    return int(await db.fetchval(QUERIES["last_position"], partition))
-
-
 async def count_records(db: Executor, partition: int, after: int, through: int) -> int:
     return int(await db.fetchval(QUERIES["count_records"], partition, after, through))
 

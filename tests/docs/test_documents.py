@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway import cli
+from gateway import cli, operations
 from ledger import settings
 from tests.conftest import Service
 
@@ -25,6 +25,11 @@ CURLS = [
     for fence in re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL)
     for block in re.split(r"\n(?=curl)", fence.strip())
     if block.startswith("curl")
+]
+OPERATIONS = [
+    (path.name, command)
+    for path in DOCUMENTS
+    for command in re.findall(r"^ *\./run ((?:reconcile|recalculate)\b.*)$", path.read_text(), re.M)
 ]
 QUERIES = [
     (path.name, query)
@@ -65,6 +70,24 @@ async def test_a_curl_in_the_documents_works_as_printed(
         said = await without_curl(service, shlex.split(here.replace("\\\n", " ")))
     answer = msgspec.json.decode(said)
     assert {"usage_id", "quotas", "data"} & set(answer)
+
+
+@pytest.mark.parametrize(("document", "command"), OPERATIONS)
+async def test_an_operators_command_in_the_documents_works_as_printed(
+    service: Service, monkeypatch: pytest.MonkeyPatch, document: str, command: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", service.settings.database_url)
+    monkeypatch.setenv("REDIS_URL", service.settings.redis_url)
+    monkeypatch.setenv("PARTITIONS", str(service.settings.partitions))
+    body = {"user_id": "test-user", "usage_type": "api_calls", "quantity": 3}
+    await service.post("/usage", body)
+    await service.drained()
+    name, *words = shlex.split(command)
+    args = cli._parser(name).parse_args([name, *words])
+    assert (
+        await {"reconcile": operations.reconcile, "recalculate": operations.recalculate}[name](args)
+        == operations.HOLDS
+    )
 
 
 @pytest.mark.parametrize(("document", "query"), QUERIES)

@@ -1,4 +1,4 @@
-"""Unload: a quota is loaded anew, and from nothing older. Tally: what it counted, at one instant."""
+"""Unload: a quota is loaded anew, from nothing older. Tally: what it counted at one instant."""
 
 from __future__ import annotations
 
