@@ -115,9 +115,10 @@ class Booking:
     async def _write(self, records: list[UsageRecord]) -> bytes:
         """Rows, totals and seal of records that count; the new head of the hash chain."""
         partition, first = self._partition, self._first + len(self.records)
-        rows = await store.insert_records(self._connection, partition, first, records)
-        if rows != len(records):
-            raise DrainStopped(f"{len(records) - rows} entries of an unknown usage type")
+        unknown = sum(record.usage_type not in self.usage_types for record in records)
+        if unknown:
+            raise DrainStopped(f"{unknown} entries of an unknown usage type")
+        await store.insert_records(self._connection, partition, first, records, self.usage_types)
         totals: dict[tuple[str, str, int], list[int]] = defaultdict(lambda: [0, 0])
         for record in records:
             for subject, starts in record.counted:

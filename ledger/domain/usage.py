@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from hashlib import blake2b, sha256
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from ledger.domain.period import Interval, period_at
+from ledger.domain.period import Interval, Period, period_at
 from ledger.domain.quantity import MAX_UNITS
 from lua.packing import NONE, Counted, unpack_counted, unpack_said
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+_HOUR_MS = 3_600_000
 FINGERPRINT_BYTES = 8
 # A usage record can only lie near the present; this keeps every date below within the calendar.
 _EARLIEST_MS, _LATEST_MS = 0, 7_258_118_400_000  # 1970 to 2200
@@ -124,7 +126,7 @@ def parse_entry(stream_id: str, fields: Mapping[str, bytes]) -> UsageRecord:
         who, kind = said.who, said.who[:1]
         if (kind, len(who)) not in ((b"u", 17), (b"o", 33)):
             raise BadEntry("who is malformed")
-        terms = _terms.decode(fields["terms"])
+        terms = _terms_of(fields["terms"])
         payload = _payload.decode(said.payload)
         recorded = _instant(quota.recorded_at)
         occurred = _instant(recorded if payload.occurred_at is None else payload.occurred_at)
@@ -187,8 +189,23 @@ def _storable(payload: Payload) -> None:
 
 
 def _billing_period(terms: Terms, occurred_at: int) -> date:
-    anchor = date.fromordinal(terms.anchor)
-    return period_at(at_ms(occurred_at), anchor, terms.interval, terms.timezone).billing_date
+    instant = at_ms(occurred_at)
+    period = _period_in_hour(terms.anchor, terms.interval, terms.timezone, occurred_at // _HOUR_MS)
+    if instant not in period:  # within this hour one ends and another begins
+        anchor = date.fromordinal(terms.anchor)
+        period = period_at(instant, anchor, terms.interval, terms.timezone)
+    return period.billing_date
+
+
+@lru_cache(maxsize=4096)  # a quarter of the time that an entry takes
+def _period_in_hour(anchor: int, interval: Interval, timezone: str, hour: int) -> Period:
+    """The period in which an hour begins."""
+    return period_at(at_ms(hour * _HOUR_MS), date.fromordinal(anchor), interval, timezone)
+
+
+@lru_cache(maxsize=4096)  # all entries of an account under one plan have the same
+def _terms_of(raw: bytes) -> Terms:
+    return _terms.decode(raw)
 
 
 def seal(previous: bytes, records: list[UsageRecord]) -> bytes:

@@ -12,25 +12,6 @@ RETURNING usage_id;
 -- name: known_keys
 SELECT usage_id, partition, stream_id, fingerprint FROM usage_keys WHERE usage_id = ANY($1::UUID[]);
 
--- name: insert_records
-INSERT INTO usage_records (usage_id, user_id, organization_id, usage_type, quantity, recorded_at,
-    occurred_at, billing_period, quota_period, pool_period, subscription_id, plan_tier,
-    plan_version, used_after, pool_used_after, quota_remaining, quota_exceeded, enforced, metadata, idempotency_key,
-    recorded_by, reversal_of, partition, position, stream_id)
-SELECT r.usage_id, r.user_id, r.organization_id, r.usage_type, r.units * t.unit, r.recorded_at,
-    r.occurred_at, r.billing_period, r.quota_period, r.pool_period, r.subscription_id, r.plan_tier,
-    r.plan_version, r.used_after * t.unit, r.pool_used_after * t.unit, r.remaining * t.unit, r.exceeded, r.enforced,
-    r.metadata, r.idempotency_key, r.recorded_by, r.reversal_of, $1, r.position, r.stream_id
-FROM unnest($2::UUID[], $3::UUID[], $4::UUID[], $5::TEXT[], $6::BIGINT[], $7::TIMESTAMPTZ[],
-    $8::TIMESTAMPTZ[], $9::DATE[], $10::TIMESTAMPTZ[], $11::TIMESTAMPTZ[], $12::UUID[], $13::TEXT[],
-    $14::INTEGER[], $15::BIGINT[], $16::BIGINT[], $17::BIGINT[], $18::BOOLEAN[], $19::BOOLEAN[],
-    $20::JSONB[], $21::TEXT[], $22::TEXT[], $23::UUID[], $24::BIGINT[], $25::TEXT[])
-    AS r (usage_id, user_id, organization_id, usage_type, units, recorded_at, occurred_at,
-    billing_period, quota_period, pool_period, subscription_id, plan_tier, plan_version, used_after,
-    pool_used_after, remaining, exceeded, enforced, metadata, idempotency_key, recorded_by,
-    reversal_of, position, stream_id)
-JOIN usage_types t ON t.usage_type = r.usage_type;
-
 -- name: add_totals
 -- A subject lives in one partition, so no two transactions share a row.
 INSERT INTO usage_totals (subject, usage_type, quota_period, quantity, records)

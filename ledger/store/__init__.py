@@ -31,7 +31,6 @@ from ledger.store.drain import (
     ensure_usage_month,
     insert_audit_event,
     insert_dead_letter,
-    insert_records,
     insert_refunds,
     insert_seal,
     known_keys,
@@ -58,6 +57,7 @@ from ledger.store.reconcile import (
     touched_accounts,
     wrong_totals,
 )
+from ledger.store.records import insert_records
 from ledger.store.usage import (
     PastAnswer,
     answers,

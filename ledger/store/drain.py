@@ -41,45 +41,6 @@ async def known_keys(db: Executor, usage_ids: Sequence[UUID]) -> dict[UUID, Know
     }
 
 
-async def insert_records(
-    db: Executor, partition: int, first_position: int, records: Sequence[UsageRecord]
-) -> int:
-    """Writes the rows; returns how many (fewer means a usage type is unknown)."""
-    columns: list[list[Any]] = [[] for _ in range(24)]
-    for position, record in enumerate(records, start=first_position):
-        terms, payload = record.terms, record.payload
-        row = (
-            record.usage_id,
-            record.user_id,
-            record.organization_id,
-            record.usage_type,
-            record.units,
-            at_ms(record.recorded_at),
-            at_ms(record.occurred_at),
-            record.billing_period,
-            at_ms(record.quota_period),
-            at_ms(record.pool_period) if record.pool_period is not None else None,
-            UUID(bytes=terms.subscription_id) if terms.subscription_id else None,
-            terms.plan_tier,
-            terms.plan_version,
-            record.used_after,
-            record.pool_used_after,
-            record.remaining,
-            record.exceeded,
-            record.enforced,
-            msgspec.json.encode(payload.metadata).decode() if payload.metadata else None,
-            payload.idempotency_key,
-            payload.recorded_by,
-            UUID(bytes=payload.reversal_of) if payload.reversal_of else None,
-            position,
-            record.stream_id,
-        )
-        for column, value in zip(columns, row, strict=True):
-            column.append(value)
-    status: str = await db.execute(QUERIES["insert_records"], partition, *columns)
-    return int(status.rsplit(" ", 1)[1])
-
-
 async def add_totals(db: Executor, totals: Iterable[tuple[str, str, datetime, int, int]]) -> None:
     """Adds (subject, usage_type, quota_period, units, records) to the running totals."""
     columns = list(zip(*sorted(totals), strict=True))

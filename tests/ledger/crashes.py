@@ -48,7 +48,7 @@ class CrashingConnection:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
-        if name not in ("execute", "executemany", "fetch", "fetchrow", "fetchval"):
+        if name not in ("execute", "copy_to_table", "fetch", "fetchrow", "fetchval"):
             return found
 
         async def call(*args: Any, **options: Any) -> Any:
