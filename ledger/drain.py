@@ -138,7 +138,7 @@ class Drain:
 
     def _have_months_for(self, records: list[UsageRecord]) -> None:
         # A week ahead as well: making a month locks the table, which on its first day is busy.
-        days = {at_ms(record.recorded_at).date() for record in records}
+        days = {at_ms(ms).date() for ms in {one.recorded_at for one in records}}
         months = {one.replace(day=1) for day in days for one in (day, day + AHEAD)}
         if months - self._months:
             raise _MonthMissing(months - self._months)

@@ -162,7 +162,7 @@ def parse_entry(stream_id: str, fields: Mapping[str, bytes]) -> UsageRecord:
 def _counted(raw: bytes) -> Counted:
     counted = unpack_counted(raw)
     counts = (counted.units, counted.used, counted.pool_used)
-    if counted.units == 0 or any(abs(one) > MAX_UNITS for one in counts):
+    if counted.units == 0 or max(counts) > MAX_UNITS or min(counts) < -MAX_UNITS:
         raise BadEntry("a quantity is out of range")
     if counted.remaining < NONE or max(counted.exceeded, counted.enforced) > 1:
         raise BadEntry("quota field is malformed")
@@ -183,8 +183,10 @@ def _usage_type(raw: bytes) -> str:
 
 def _storable(payload: Payload) -> None:
     """What Postgres would refuse as text, and the whole batch with it."""
-    texts = [payload.recorded_by, payload.idempotency_key or "", *(payload.metadata or {}).values()]
-    if any("\x00" in text for text in texts) or "\x00" in "".join(payload.metadata or {}):
+    said = payload.recorded_by + (payload.idempotency_key or "")
+    for name, value in (payload.metadata or {}).items():
+        said += name + value
+    if "\x00" in said:
         raise BadEntry("text with a NUL character")
 
 
