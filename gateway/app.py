@@ -27,6 +27,8 @@ from gateway.usage import Usage
 from gateway.usage_list import UsageLists
 from gateway.usage_types import UsageTypes
 from ledger import clock, db
+from ledger.domain.durability import Verdict
+from ledger.durability import Watch, wanted
 from ledger.entitlements import Loader
 from ledger.settings import Settings
 from lua.multiplexer import Multiplexer
@@ -66,7 +68,14 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
         pool,
         partitions=settings.partitions,
         enforce=enforce,
+        must_keep=not settings.is_dev,
     )
+
+    def judged(verdict: Verdict | None) -> None:
+        admission.judged(verdict)
+        metrics.judged(verdict)
+
+    watch = Watch(redis, wanted(settings), judged)
     accounts = Accounts(pool, readable_names=settings.is_dev)
     usage_types = UsageTypes(pool)
     authenticator = Authenticator(
@@ -80,7 +89,7 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
         UsageLists(accounts, pool),
         quotas,
         Subscriptions(accounts, pool, settings.default_tier),
-        Probes(redis, pool, settings.partitions),
+        Probes(redis, pool, settings.partitions, watch, must_keep=not settings.is_dev),
     )
     app = web.Application(middlewares=[_answer_problems], client_max_size=MAX_BODY)
     for route in ROUTES:
@@ -88,7 +97,9 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
 
     async def connections(_: web.Application) -> AsyncIterator[None]:
         await pool
+        watching = asyncio.ensure_future(watch.for_ever())
         yield
+        watching.cancel()
         await redis.close()
         try:
             await asyncio.wait_for(pool.close(), 2)

@@ -52,6 +52,7 @@ class Lane:
         self._shed_at = 0.0  # 0: nobody waits
         self._stalled_s = 0.0  # how long this process was too busy to look
         self._reading: set[asyncio.Task[None]] = set()
+        self.closed: str | None = None  # why nothing may be recorded now, told to everybody
         self.acked: dict[int, str] = {}  # by partition: the last stream id answered for
 
     def submit(self, event: Event, done: Done) -> None:
@@ -86,6 +87,8 @@ class Lane:
             self._make_next(self._later.take(CALL_EVENTS) if self._later else [])
             self._calls += 1
             try:
+                if self.closed is not None:
+                    raise unavailable(self.closed)
                 reply = self._recorder.send(call, self._landed)
             except Exception as error:  # nothing was sent, and nothing will land
                 self._calls -= 1

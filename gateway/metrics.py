@@ -8,6 +8,7 @@ from functools import cache
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from ledger.domain.durability import Profile, Verdict
 from lua.types import Outcome
 
 USAGE = Counter("billing_usage", "Usage recorded, in whole quantities", ["usage_type"])
@@ -25,6 +26,17 @@ RESPONSE_TIME = Histogram(
 LAG = Gauge(
     "billing_ledger_lag_entries",
     "Entries that the ledger has not drained yet",
+    multiprocess_mode="mostrecent",
+)
+DURABILITY = Gauge(
+    "billing_durability_in_force",
+    "1 at the durability profile that Redis keeps, 0 at the others",
+    ["profile"],
+    multiprocess_mode="mostrecent",
+)
+WEAKNESSES = Gauge(
+    "billing_durability_weaknesses",
+    "What keeps Redis from the durability that is set, or needs care",
     multiprocess_mode="mostrecent",
 )
 
@@ -56,6 +68,15 @@ def _response_time(route: str, status: int) -> Histogram:
 
 def answered(route: str, status: int, seconds: float) -> None:
     _response_time(route, status).observe(seconds)
+
+
+def judged(verdict: Verdict | None) -> None:
+    """What Redis is worth; None when it does not answer."""
+    in_force = Profile.UNKNOWN if verdict is None else verdict.in_force
+    for profile in Profile:
+        DURABILITY.labels(profile.label).set(profile is in_force)
+    if verdict is not None:
+        WEAKNESSES.set(len(verdict.reasons))
 
 
 def exposition() -> bytes:
