@@ -33,6 +33,7 @@ from ledger.entitlements import Loader
 from ledger.settings import Settings
 from lua.multiplexer import Multiplexer
 from lua.recorder import Recorder
+from lua.replicated import ReplicatedRecorder
 from lua.scripts import Scripts
 
 log = structlog.get_logger()
@@ -63,7 +64,7 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
     enforce = settings.quota_enforcement
     admission = Admission(
         scripts,
-        Recorder(redis, scripts, enforce=enforce, cap=settings.undrained_cap),
+        _recorder(settings, redis, scripts),
         loader,
         pool,
         partitions=settings.partitions,
@@ -108,6 +109,13 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
 
     app.cleanup_ctx.append(connections)
     return Wired(app, authenticator, usage, quotas)
+
+
+def _recorder(settings: Settings, redis: Multiplexer, scripts: Scripts) -> Recorder:
+    enforce, cap = settings.quota_enforcement, settings.undrained_cap
+    if replicas := settings.durability_replicas:
+        return ReplicatedRecorder(redis, scripts, enforce=enforce, cap=cap, replicas=replicas)
+    return Recorder(redis, scripts, enforce=enforce, cap=cap)
 
 
 class _Api:

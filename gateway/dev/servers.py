@@ -128,17 +128,20 @@ class Valkey(Server):
 
     name = "redis"
 
-    def __init__(self, data_dir: Path, *, fsync: Literal["always", "everysec"] = "always") -> None:
+    def __init__(
+        self, data_dir: Path, *, fsync: Literal["always", "everysec"] = "always", hz: int = 10
+    ) -> None:
         super().__init__(data_dir / "redis")
         self._program = server_binaries.valkey()
         self._fsync = fsync
+        self._hz = hz
 
     @property
     def url(self) -> str:
         return f"redis://:{self.access.password}@{_LOOPBACK}:{self.access.port}/0"
 
-    async def _prepare(self) -> None:
-        settings = {
+    def _settings(self) -> dict[str, object]:
+        return {
             "bind": _LOOPBACK,
             "port": self.access.port,
             "protected-mode": "yes",
@@ -150,8 +153,12 @@ class Valkey(Server):
             # Quotas must never be evicted, nor the stream's backlog dropped.
             "maxmemory-policy": "noeviction",
             "repl-backlog-ttl": 0,
+            "hz": self._hz,
+            "repl-diskless-sync-delay": 0,  # 5 s by default, for further replicas that may come
         }
-        text = "".join(f"{name} {value}\n" for name, value in settings.items())
+
+    async def _prepare(self) -> None:
+        text = "".join(f"{name} {value}\n" for name, value in self._settings().items())
         write_private(self.folder / "redis.conf", text.encode())
 
     async def _serve(self, log: int) -> None:
