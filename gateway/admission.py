@@ -18,7 +18,6 @@ import structlog
 from gateway.lane import Done, Lane
 from gateway.problems import Kind, Problem, unavailable
 from ledger import db, store
-from ledger.domain.durability import Verdict
 from ledger.domain.usage import ms_of
 from ledger.entitlements import Loader, NoDefaultTier, NotLoaded, OrganizationMismatch
 from ledger.recovery import Superseded
@@ -31,9 +30,7 @@ from lua.types import Answer, CheckAnswer, Event, Fenced, LookedUp, Missing, Out
 log = structlog.get_logger()
 
 LEDGER_S = 5  # for a load or look-up; a frozen Postgres must not hold callers longer
-TOO_WEAK = "Redis keeps less than DURABILITY asks for, see /readyz; nothing was recorded"
 ROUNDS = 6  # fence, load, look-up, and again when something changes between
-
 
 Outcomes = Mapping[int, Answer | BaseException]
 Said = dict[int, Event | Answer | Problem]
@@ -52,16 +49,13 @@ class Admission:
         *,
         partitions: int,
         enforce: bool,
-        must_keep: bool = False,
     ) -> None:
         self._scripts = scripts
         self._loader = loader
         self._pool = pool
         self._partitions = partitions
         self._enforce = enforce
-        self._must_keep = must_keep
         self._lane = Lane(recorder)
-        self.judged(None)
 
     async def record(self, events: Sequence[Event]) -> list[Answer | Problem]:
         """One answer per event, in order; each is all or nothing on its own. Events of one
@@ -169,11 +163,9 @@ class Admission:
             for i, usage_id in zip(indexes, ids, strict=True)
         }
 
-    def judged(self, verdict: Verdict | None) -> None:
-        """Takes no usage on a Redis that keeps less than the setting, or that did not answer and
-        may be another one when it does; where `must_keep` says so, else goes on."""
-        closed = self._must_keep and not (verdict is not None and verdict.kept)
-        self._lane.closed = TOO_WEAK if closed else None
+    def close(self, closed: bool) -> None:
+        """While it is closed, usage is refused before anything is sent."""
+        self._lane.closed = closed
 
     def submit(self, event: Event, done: Done) -> None:
         """Sends one event; for callers who fall back to `record` when `settled` says so."""

@@ -128,13 +128,10 @@ class Valkey(Server):
 
     name = "redis"
 
-    def __init__(
-        self, data_dir: Path, *, fsync: Literal["always", "everysec"] = "always", hz: int = 10
-    ) -> None:
+    def __init__(self, data_dir: Path, *, fsync: Literal["always", "everysec"] = "always") -> None:
         super().__init__(data_dir / "redis")
         self._program = server_binaries.valkey()
         self._fsync = fsync
-        self._hz = hz
 
     @property
     def url(self) -> str:
@@ -153,8 +150,6 @@ class Valkey(Server):
             # Quotas must never be evicted, nor the stream's backlog dropped.
             "maxmemory-policy": "noeviction",
             "repl-backlog-ttl": 0,
-            "hz": self._hz,
-            "repl-diskless-sync-delay": 0,  # 5 s by default, for further replicas that may come
         }
 
     async def _prepare(self) -> None:

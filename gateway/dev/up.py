@@ -17,7 +17,7 @@ import msgspec
 
 from gateway.children import Child, StartError
 from gateway.dev.datadir import DataDir, Runtime
-from gateway.dev.replica import PRIMARY_HZ, Replica
+from gateway.dev.replication import Primary, Replica
 from gateway.dev.servers import Postgres, Server, Valkey
 from gateway.dev.tokens import dev_key, mint
 from gateway.supervise import keep_alive, until_stopped
@@ -152,7 +152,7 @@ def _redis(data: DataDir, wanted: Settings) -> list[Server]:
         return [Valkey(data.path, fsync="everysec")]
     if not wanted.durability_replicas:
         return [Valkey(data.path)]
-    primary = Valkey(data.path, hz=PRIMARY_HZ)
+    primary = Primary(data.path)
     numbers = range(1, wanted.durability_replicas + 1)
     return [primary, *(Replica(data.path, primary, number) for number in numbers)]
 

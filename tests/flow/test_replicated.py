@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from gateway.dev.replica import PRIMARY_HZ, Replica
+from gateway.dev.replication import Primary, Replica
 from gateway.dev.servers import Valkey
 from ledger.recovery import Superseded
 from ledger.settings import Settings
@@ -32,14 +32,14 @@ def usage(user: str, **more: Any) -> dict[str, Any]:
 
 
 class Pair(NamedTuple):
-    primary: Valkey
+    primary: Primary
     replica: Replica
 
 
 @asynccontextmanager
 async def pair_in(folder: Path) -> AsyncIterator[Pair]:
     async with (
-        Valkey(folder / "primary", hz=PRIMARY_HZ) as primary,
+        Primary(folder / "primary") as primary,
         Replica(folder, primary) as replica,
     ):
         yield Pair(primary, replica)
@@ -149,6 +149,24 @@ async def test_without_the_replica_the_outcome_is_unknown_and_a_retry_finds_out(
     told.unknown = 0  # it was asked again until it was acknowledged
     await service.drained()
     await check(service, told)
+
+
+async def test_who_only_reads_does_not_stand_behind_those_who_wait(
+    services: Services, wanted: Settings, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicated, "ASKS_MS", (1, 1500))
+    service = await on(services, wanted, pair.primary)
+    assert (await service.post("/usage", usage("ada")))[0] == 201
+    with stopped(pair.replica):
+        writing = asyncio.ensure_future(service.post("/usage", usage("ada")))
+        async with asyncio.timeout(20):
+            while not (await service.redis.run("INFO", "clients"))["blocked_clients"]:
+                pass
+        assert (await service.get("/quota/ada"))[0] == 200
+        assert (await service.post("/quota/check", usage("ada")))[0] == 200
+        assert (await ready(service))[0] == 200
+        assert not writing.done()
+    await writing
 
 
 async def test_a_batch_is_acknowledged_as_one_call(service: Service, pair: Pair) -> None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from gateway import __main__ as program
 from gateway.dev.servers import Valkey
-from ledger import durability, settings
+from ledger import db, durability, settings
 from ledger.settings import SettingError, Settings
 from lua.connection import RedisConnection
+from lua.multiplexer import Multiplexer
 
+ROOT = Path(__file__).resolve().parents[2]
 URLS = {"REDIS_URL": "localhost:6379", "DATABASE_URL": "postgresql://localhost/billing"}
 
 
@@ -82,6 +88,52 @@ async def test_the_gateway_says_why_and_ends_with_2(
     said = capsys.readouterr().err
     assert said.startswith("gateway: DURABILITY: is default, in force is dev-fast: ")
     assert said.count("\n") == 1
+
+
+async def test_the_ledger_says_it_and_drains_all_the_same(
+    settings: Settings, connection: db.Connection, redis: RedisConnection
+) -> None:
+    """What a weak Redis holds is safer in Postgres."""
+    await redis.run("CONFIG", "SET", "appendfsync", "everysec")
+    environ = {
+        **os.environ,
+        "DATABASE_URL": settings.database_url,
+        "REDIS_URL": settings.redis_url,
+        "PARTITIONS": str(settings.partitions),
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "ledger", env=environ, cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(30):
+            async for line in process.stdout:
+                said = msgspec.json.decode(line)
+                if said["event"] == "durability":
+                    break
+            assert (said["level"], said["in_force"]) == ("warning", "dev-fast")
+            assert "appendfsync" in said["reasons"][0]
+            vouched = "SELECT COUNT(*) FROM stream_cursor WHERE replid <> ''"
+            while await connection.fetchval(vouched) < settings.partitions:
+                pass
+    finally:
+        process.terminate()
+        assert await process.wait() == 0
+        await redis.run("CONFIG", "SET", "appendfsync", "always")
+
+
+async def test_a_weakness_is_logged_when_it_comes_and_when_it_goes(
+    production: Settings, redis: RedisConnection
+) -> None:
+    server = Multiplexer(production.redis_url)
+    watch = durability.Watch(server, durability.wanted(production))
+    with capture_logs() as logs:
+        for fsync in ("always", "everysec", "everysec", "always", "always"):
+            await redis.run("CONFIG", "SET", "appendfsync", fsync)
+            await watch.look()
+    await server.close()
+    said = [(one["log_level"], one["in_force"]) for one in logs]
+    assert said == [("warning", "dev-fast"), ("info", "default")]
 
 
 async def test_a_redis_that_does_not_answer_keeps_nobody_from_starting(

@@ -1,4 +1,4 @@
-"""A second embedded Redis that follows the first, for DURABILITY=replicated on one machine."""
+"""An embedded Redis that others follow, and those: DURABILITY=replicated on one machine."""
 
 from __future__ import annotations
 
@@ -11,14 +11,23 @@ from ledger.domain.durability import Server
 from lua.connection import RedisUnavailable
 from lua.multiplexer import Multiplexer
 
-PRIMARY_HZ = 500  # ticks a second of a primary that is waited with: see `lua.replicated`
+
+class Primary(Valkey):
+    """A server whose replicas are waited for."""
+
+    def _settings(self) -> dict[str, object]:
+        return {
+            **super()._settings(),
+            "hz": 500,  # ticks a second, each of which may end a wait: see `lua.replicated`
+            "repl-diskless-sync-delay": 0,  # 5 s by default, for further replicas that may come
+        }
 
 
 class Replica(Valkey):
     """A copy of `primary`, in a folder of its own below `data_dir`. Started when it follows the
     primary, which must run, and has all of it on disk."""
 
-    def __init__(self, data_dir: Path, primary: Valkey, number: int = 1) -> None:
+    def __init__(self, data_dir: Path, primary: Primary, number: int = 1) -> None:
         super().__init__(data_dir / f"replica-{number}")
         self.name = f"redis replica {number}"
         self._primary = primary
