@@ -16,7 +16,7 @@ import uvloop
 
 from gateway.children import StartError
 from gateway.dev.tokens import dev_key
-from ledger import db, logs, loops, migrate, settings, store
+from ledger import db, durability, logs, loops, migrate, settings, store
 
 log = structlog.get_logger()
 
@@ -40,6 +40,8 @@ async def parent(config: settings.Settings) -> int:
     except db.UNAVAILABLE as error:
         # Warm accounts can be served without Postgres; readiness says that it is missing.
         log.warning("postgres_unavailable", reason=type(error).__name__)
+    if (line := await durability.refused_at_start(config)) is not None:
+        return _fail(line, 2)
     try:
         if config.gateway_workers == 1:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is no second one to take over

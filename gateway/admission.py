@@ -32,7 +32,6 @@ log = structlog.get_logger()
 LEDGER_S = 5  # for a load or look-up; a frozen Postgres must not hold callers longer
 ROUNDS = 6  # fence, load, look-up, and again when something changes between
 
-
 Outcomes = Mapping[int, Answer | BaseException]
 Said = dict[int, Event | Answer | Problem]
 """By the event's place in the request: the event to send again, or what to answer."""
@@ -163,6 +162,10 @@ class Admission:
             i: _looked_up(asked[i], found.get(usage_id))
             for i, usage_id in zip(indexes, ids, strict=True)
         }
+
+    def close(self, closed: bool) -> None:
+        """While it is closed, usage is refused before anything is sent."""
+        self._lane.closed = closed
 
     def submit(self, event: Event, done: Done) -> None:
         """Sends one event; for callers who fall back to `record` when `settled` says so."""

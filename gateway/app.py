@@ -26,11 +26,14 @@ from gateway.subscriptions import Subscriptions
 from gateway.usage import Usage
 from gateway.usage_list import UsageLists
 from gateway.usage_types import UsageTypes
-from ledger import clock, db
+from ledger import clock, db, durability
+from ledger.domain.durability import Verdict
+from ledger.durability import Watch
 from ledger.entitlements import Loader
 from ledger.settings import Settings
 from lua.multiplexer import Multiplexer
 from lua.recorder import Recorder
+from lua.replicated import ReplicatedRecorder
 from lua.scripts import Scripts
 
 log = structlog.get_logger()
@@ -55,18 +58,29 @@ class Wired(NamedTuple):
 def wire(settings: Settings, keys: KeySet) -> Wired:
     """Everything put together; its servers are reached when first needed."""
     redis = Multiplexer(settings.redis_url)
+    # Where calls wait for replicas, on their connection, nothing else must stand behind them.
+    calls = Multiplexer(settings.redis_url) if settings.durability_replicas else redis
     scripts = Scripts(redis)
     pool = db.pool(settings.database_url, POSTGRES_CONNECTIONS)
     loader = Loader(pool, scripts, settings.default_tier, settings.partitions)
     enforce = settings.quota_enforcement
     admission = Admission(
         scripts,
-        Recorder(redis, scripts, enforce=enforce, cap=settings.undrained_cap),
+        _recorder(settings, calls, scripts),
         loader,
         pool,
         partitions=settings.partitions,
         enforce=enforce,
     )
+    must_keep = not settings.is_dev
+
+    def judged(verdict: Verdict | None) -> None:
+        # None: it did not answer, and may be another server when it does.
+        admission.close(must_keep and (verdict is None or not verdict.kept))
+        metrics.judged(verdict)
+
+    judged(None)
+    watch = Watch(redis, durability.wanted(settings), judged)
     accounts = Accounts(pool, readable_names=settings.is_dev)
     usage_types = UsageTypes(pool)
     authenticator = Authenticator(
@@ -80,7 +94,7 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
         UsageLists(accounts, pool),
         quotas,
         Subscriptions(accounts, pool, settings.default_tier),
-        Probes(redis, pool, settings.partitions),
+        Probes(redis, pool, settings.partitions, watch, must_keep=must_keep),
     )
     app = web.Application(middlewares=[_answer_problems], client_max_size=MAX_BODY)
     for route in ROUTES:
@@ -88,7 +102,10 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
 
     async def connections(_: web.Application) -> AsyncIterator[None]:
         await pool
+        watching = asyncio.ensure_future(watch.for_ever())
         yield
+        watching.cancel()
+        await calls.close()
         await redis.close()
         try:
             await asyncio.wait_for(pool.close(), 2)
@@ -97,6 +114,13 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
 
     app.cleanup_ctx.append(connections)
     return Wired(app, authenticator, usage, quotas)
+
+
+def _recorder(settings: Settings, redis: Multiplexer, scripts: Scripts) -> Recorder:
+    enforce, cap = settings.quota_enforcement, settings.undrained_cap
+    if replicas := settings.durability_replicas:
+        return ReplicatedRecorder(redis, scripts, enforce=enforce, cap=cap, replicas=replicas)
+    return Recorder(redis, scripts, enforce=enforce, cap=cap)
 
 
 class _Api:

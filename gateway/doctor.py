@@ -9,9 +9,11 @@ from typing import Literal
 import asyncpg
 import msgspec
 
-from ledger import db, loops, migrate, settings, store
+from ledger import db, durability, loops, migrate, settings, store
+from ledger.domain.durability import judge
 from ledger.domain.usage import ms_of
-from lua.connection import RedisConnection, RedisUnavailable
+from lua.connection import RedisUnavailable
+from lua.multiplexer import Multiplexer
 from lua.standing import standing
 
 Level = Literal["ok", "warning", "problem"]
@@ -45,7 +47,7 @@ async def doctor(environ: Mapping[str, str] = os.environ) -> int:
 
 async def examine(config: settings.Settings) -> AsyncIterator[Finding]:
     """Everything that is checked, in the order in which one mends it."""
-    redis = RedisConnection(config.redis_url)
+    redis = Multiplexer(config.redis_url)
     try:
         redis_ms: int | None = None
         try:
@@ -63,38 +65,22 @@ async def examine(config: settings.Settings) -> AsyncIterator[Finding]:
         await redis.close()
 
 
-async def _redis(redis: RedisConnection, config: settings.Settings) -> AsyncIterator[Finding]:
-    info = await _info(redis)
+async def _redis(redis: Multiplexer, config: settings.Settings) -> AsyncIterator[Finding]:
+    info = await durability.info(redis)
     version = info.get("valkey_version") or info.get("redis_version", "0.0")
     if tuple(map(int, version.split(".")[:2])) < OLDEST_REDIS:
         yield Finding("problem", f"redis: version {version} is too old; 7.0 or newer is needed")
     else:
         yield Finding("ok", f"redis: answers, version {version}")
-    if info.get("role") != "master":
-        yield Finding("problem", "redis: REDIS_URL is a replica; point it at the primary")
-    policy = await _setting(redis, "maxmemory-policy")
-    if policy not in ("noeviction", ""):
-        yield Finding(
-            "problem",
-            f"redis: maxmemory-policy {policy} may evict recorded usage; "
-            "CONFIG SET maxmemory-policy noeviction",
-        )
-    if await _setting(redis, "appendonly") == "no":
-        yield Finding(
-            "problem",
-            "redis: appendonly is off, a restart loses undrained usage; CONFIG SET appendonly yes",
-        )
-    elif (fsync := await _setting(redis, "appendfsync")) not in ("always", ""):
-        level: Level = "warning" if config.durability == "dev-fast" else "problem"
-        yield Finding(
-            level,
-            f"redis: appendfsync {fsync} may lose the last seconds on power loss; "
-            "CONFIG SET appendfsync always",
-        )
+    wanted = durability.wanted(config)
+    verdict = judge(await durability.observe(redis), wanted)
+    for one in verdict.weaknesses:
+        below = one.stops or one.leaves < wanted.profile
+        yield Finding("problem" if below else "warning", one.line)
 
 
 async def _postgres(
-    config: settings.Settings, redis: RedisConnection, redis_ms: int | None
+    config: settings.Settings, redis: Multiplexer, redis_ms: int | None
 ) -> AsyncIterator[Finding]:
     try:
         connection = await db.connect(config.database_url)
@@ -133,7 +119,7 @@ async def _postgres(
 async def _together(
     config: settings.Settings,
     connection: db.Connection,
-    redis: RedisConnection,
+    redis: Multiplexer,
     redis_ms: int | None,
 ) -> AsyncIterator[Finding]:
     """What only shows when both are looked at."""
@@ -156,7 +142,7 @@ async def _together(
         yield finding
 
 
-async def _partitions(connection: db.Connection, redis: RedisConnection) -> AsyncIterator[Finding]:
+async def _partitions(connection: db.Connection, redis: Multiplexer) -> AsyncIterator[Finding]:
     lag, foreign = 0, []
     for row in await store.cursors(connection):
         partition = await standing(redis, row.partition)
@@ -172,20 +158,6 @@ async def _partitions(connection: db.Connection, redis: RedisConnection) -> Asyn
     yield Finding("ok", f"ledger: {lag} entries wait to be drained")
 
 
-async def _redis_time(redis: RedisConnection) -> int:
+async def _redis_time(redis: Multiplexer) -> int:
     seconds, micros = await redis.run("TIME")
     return int(seconds) * 1000 + int(micros) // 1000
-
-
-async def _info(redis: RedisConnection) -> dict[str, str]:
-    reply = await redis.run("INFO")  # redis-py has parsed it
-    return {str(name): str(value) for name, value in reply.items()}
-
-
-async def _setting(redis: RedisConnection, name: str) -> str:
-    """A Redis setting; empty where the server does not let us ask (managed services)."""
-    try:
-        reply = await redis.run("CONFIG", "GET", name)
-    except RedisUnavailable:
-        return ""
-    return reply[1].decode() if reply else ""

@@ -52,6 +52,7 @@ class Lane:
         self._shed_at = 0.0  # 0: nobody waits
         self._stalled_s = 0.0  # how long this process was too busy to look
         self._reading: set[asyncio.Task[None]] = set()
+        self.closed = False  # Redis keeps too little: nothing may be recorded now
         self.acked: dict[int, str] = {}  # by partition: the last stream id answered for
 
     def submit(self, event: Event, done: Done) -> None:
@@ -86,6 +87,8 @@ class Lane:
             self._make_next(self._later.take(CALL_EVENTS) if self._later else [])
             self._calls += 1
             try:
+                if self.closed:
+                    raise _too_weak()
                 reply = self._recorder.send(call, self._landed)
             except Exception as error:  # nothing was sent, and nothing will land
                 self._calls -= 1
@@ -153,6 +156,12 @@ def _tell(one: _Waiting, said: Answer | BaseException) -> None:
         one.done(said)
     except Exception:
         log.exception("answer_failed")
+
+
+def _too_weak() -> Problem:
+    return unavailable(
+        "Redis keeps less than DURABILITY asks for, see /readyz; nothing was recorded"
+    )
 
 
 def _late() -> Problem:

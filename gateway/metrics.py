@@ -8,6 +8,7 @@ from functools import cache
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from ledger.domain.durability import Profile, Verdict
 from lua.types import Outcome
 
 USAGE = Counter("billing_usage", "Usage recorded, in whole quantities", ["usage_type"])
@@ -31,6 +32,17 @@ FINDINGS = Gauge(
     "billing_reconcile_findings",
     "What the ledger found not to agree when it last compared each partition",
     ["invariant"],
+    multiprocess_mode="mostrecent",
+)
+DURABILITY = Gauge(
+    "billing_durability_in_force",
+    "1 at the durability profile that Redis keeps, 0 at the others",
+    ["profile"],
+    multiprocess_mode="mostrecent",
+)
+WEAKNESSES = Gauge(
+    "billing_durability_weaknesses",
+    "What keeps Redis from the durability that is set, or needs care",
     multiprocess_mode="mostrecent",
 )
 
@@ -62,6 +74,15 @@ def _response_time(route: str, status: int) -> Histogram:
 
 def answered(route: str, status: int, seconds: float) -> None:
     _response_time(route, status).observe(seconds)
+
+
+def judged(verdict: Verdict | None) -> None:
+    """What Redis is worth; None when it does not answer."""
+    in_force = Profile.UNKNOWN if verdict is None else verdict.in_force
+    for profile in Profile:
+        DURABILITY.labels(profile.label).set(profile is in_force)
+    if verdict is not None:
+        WEAKNESSES.set(len(verdict.reasons))
 
 
 def exposition() -> bytes:

@@ -9,6 +9,8 @@ import msgspec
 
 from gateway import metrics
 from ledger import db, store
+from ledger.domain.durability import Profile
+from ledger.durability import Watch
 from ledger.reconcile.findings import INVARIANTS
 from lua.connection import RedisUnavailable
 from lua.multiplexer import Multiplexer
@@ -18,6 +20,13 @@ LAGGING_ENTRIES = 50_000  # about what a ledger drains in two seconds
 POSTGRES_PATIENCE_S = 1.0
 
 
+class Durability(msgspec.Struct, kw_only=True):
+    """The durability profile that is set, and the one that Redis keeps."""
+
+    wanted: str
+    in_force: str
+
+
 class Ready(msgspec.Struct, kw_only=True, omit_defaults=True):
     """`status`: ready, degraded (usage is taken, but something needs care) or unready."""
 
@@ -25,28 +34,37 @@ class Ready(msgspec.Struct, kw_only=True, omit_defaults=True):
     redis: str
     postgres: str
     ledger_lag: int | None
-    durability: dict[str, str]
+    durability: Durability
     reasons: list[str] = []
 
 
 class Probes:
-    def __init__(self, redis: Multiplexer, pool: db.Pool, partitions: int) -> None:
+    """`must_keep`: whether usage is taken only while Redis keeps the durability that is set."""
+
+    def __init__(
+        self, redis: Multiplexer, pool: db.Pool, partitions: int, watch: Watch, *, must_keep: bool
+    ) -> None:
         self._redis = redis
         self._pool = pool
         self._partitions = partitions
+        self._watch = watch
+        self._must_keep = must_keep
 
     async def ready(self) -> Ready:
-        """Unready without Redis; degraded without Postgres, since warm accounts go on."""
+        """Unready when no usage is taken; degraded without Postgres, since warm accounts go on."""
         reasons: list[str] = []
         unready = False
         lag: int | None = None
-        durability: dict[str, str] = {}
+        in_force = Profile.UNKNOWN
         try:
             lag, vouched = await self._lag()
-            durability = await self._durability()
+            verdict = await self._watch.look()
+            in_force = verdict.in_force
             if not vouched:
                 reasons.append("redis has not been vouched for by the ledger yet")
-            unready = not vouched
+            reasons += verdict.reasons
+            below = self._must_keep and not verdict.kept
+            unready = not vouched or verdict.stopped or below
         except RedisUnavailable as error:
             unready = True
             reasons.append(str(error))
@@ -57,14 +75,12 @@ class Probes:
             reasons.append(f"reconcile found {found} disagreements: ./run reconcile lists them")
         if lag is not None and lag > LAGGING_ENTRIES:
             reasons.append("the ledger is behind")
-        problems = _weaknesses(durability)
-        reasons += problems
         return Ready(
             status="unready" if unready else "degraded" if reasons else "ready",
             redis="down" if lag is None else "up",
             postgres="down" if found is None else "up",
             ledger_lag=lag,
-            durability=durability,
+            durability=Durability(wanted=self._watch.wanted.profile.label, in_force=in_force.label),
             reasons=reasons,
         )
 
@@ -80,16 +96,6 @@ class Probes:
         replid = found.group(1).decode() if found else None
         return lag, all(one.replid == replid for one in partitions)
 
-    async def _durability(self) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for name in ("appendonly", "appendfsync", "maxmemory-policy"):
-            try:
-                reply = await self._redis.run("CONFIG", "GET", name)
-            except RedisUnavailable:
-                continue  # managed servers do not let us ask; `_lag` has seen that it answers
-            found |= {reply[i].decode(): reply[i + 1].decode() for i in range(0, len(reply), 2)}
-        return found
-
     async def _found(self) -> int | None:
         """What does not agree, as the ledger last saw it; None when Postgres does not answer."""
         try:
@@ -100,15 +106,3 @@ class Probes:
         for invariant in INVARIANTS:
             metrics.FINDINGS.labels(invariant).set(found.get(invariant, 0))
         return sum(found.values())
-
-
-def _weaknesses(durability: dict[str, str]) -> list[str]:
-    """What a crash could cost under this Redis configuration, in words."""
-    found = []
-    if durability.get("appendonly", "yes") != "yes":
-        found.append("redis appendonly is off: a restart of Redis loses undrained usage")
-    elif durability.get("appendfsync", "always") != "always":
-        found.append("redis appendfsync is not always: a power loss may lose the last 2 seconds")
-    if durability.get("maxmemory-policy", "noeviction") != "noeviction":
-        found.append("redis may evict recorded usage: set maxmemory-policy noeviction")
-    return found

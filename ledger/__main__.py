@@ -9,7 +9,8 @@ import sys
 import structlog
 import uvloop
 
-from ledger import db, logs, loops, migrate, settings
+from ledger import db, durability, logs, loops, migrate, settings
+from lua.multiplexer import Multiplexer
 
 log = structlog.get_logger()
 
@@ -34,7 +35,12 @@ async def main(config: settings.Settings) -> int:
         print(f"ledger: Postgres does not answer ({type(error).__name__})", file=sys.stderr)
         return 1
     log.info("ledger_started", partitions=config.partitions)
+    redis = Multiplexer(config.redis_url)
+    watching = asyncio.ensure_future(durability.Watch(redis, durability.wanted(config)).for_ever())
+    # Never a reason not to drain: what such a server holds is safer in Postgres.
     await loops.run(config, stop)
+    watching.cancel()
+    await redis.close()
     log.info("ledger_stopped")
     return 0
 

@@ -38,7 +38,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     gateway_workers: int = 1
     gateway_connections: int = 10_000
     partitions: int = 16
-    durability: Literal["dev-fast", "default"] = "default"
+    durability: Literal["dev-fast", "default", "replicated"] = "default"
+    durability_replicas: int = 0
     stream_retention_seconds: int = 600
     undrained_cap: int = 1_000_000
     auth_audience: str = "billing"
@@ -53,6 +54,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     """The settings of this process. Raises `SettingError` naming the first bad variable."""
     read = _Reader(environ)
     environment = read.choice("BILLING_ENV", "dev", ("dev", "production"))
+    durability = read.choice("DURABILITY", "default", ("dev-fast", "default", "replicated"))
     settings = Settings(
         environment=environment,  # type: ignore[arg-type]
         host=read.text("HOST", "127.0.0.1"),
@@ -65,9 +67,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         gateway_workers=read.integer("GATEWAY_WORKERS", 1, 1, 256),
         gateway_connections=read.integer("GATEWAY_CONNECTIONS", 10_000, 1, 1_000_000),
         partitions=read.integer("PARTITIONS", 16, 1, 1024),
-        durability=read.choice(  # type: ignore[arg-type]
-            "DURABILITY", "default", ("dev-fast", "default")
-        ),
+        durability=durability,  # type: ignore[arg-type]
+        durability_replicas=_replicas(read, durability),
         stream_retention_seconds=read.integer("STREAM_RETENTION_SECONDS", 600, 0, 7 * 86400),
         undrained_cap=read.integer("UNDRAINED_CAP", 1_000_000, 1, 1_000_000_000),
         auth_audience=read.text("AUTH_AUDIENCE", "billing"),
@@ -83,6 +84,19 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         # A caller without a token is trusted here, so nobody else may reach the port.
         raise SettingError("HOST", "must be a loopback address when BILLING_ENV=dev")
     return settings
+
+
+def _replicas(read: _Reader, durability: str) -> int:
+    """How many replicas must have synced what is answered; 0 where none is asked."""
+    name = "DURABILITY_REPLICAS"
+    given = read.optional(name) is not None
+    if durability != "replicated":
+        if given:
+            raise SettingError(name, "is for DURABILITY=replicated only; unset it, or set that")
+        return 0
+    if not given:
+        raise SettingError(name, "is required when DURABILITY=replicated: every promotable replica")
+    return read.integer("DURABILITY_REPLICAS", 1, 1, 16)
 
 
 def _is_loopback(host: str) -> bool:

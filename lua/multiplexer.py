@@ -57,6 +57,22 @@ class Multiplexer:
             return later
         return _said(wire.send(command, landed))
 
+    def send_all(
+        self, commands: Sequence[Sequence[Any]], landed: Callable[[], None]
+    ) -> Awaitable[list[Any]]:
+        """`send` for commands that must go over one connection, without a wait between them. Await
+        all replies, in place of each the exception it means; `landed` comes with the last."""
+        wire = self._wire
+        if wire is None or wire.closed:
+            later = asyncio.ensure_future(self._run_all(commands))
+            later.add_done_callback(lambda _: landed())
+            return later
+        return _all_said([*map(wire.send, commands[:-1]), wire.send(commands[-1], landed)])
+
+    async def _run_all(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        wire = await self._connect()
+        return await _all_said([wire.send(one) for one in commands])
+
     async def close(self) -> None:
         if self._connecting is not None:
             self._connecting.cancel()
@@ -106,6 +122,10 @@ async def _said(reply: asyncio.Future[Any]) -> Any:
     if isinstance(said, hiredis.ReplyError):
         raise refused(str(said))
     return said
+
+
+async def _all_said(replies: Sequence[asyncio.Future[Any]]) -> list[Any]:
+    return await asyncio.gather(*map(_said, replies), return_exceptions=True)
 
 
 def _greeting(address: Mapping[str, Any]) -> list[tuple[Any, ...]]:

@@ -17,6 +17,8 @@ ARGV[1] partitions  how many the keys name
 ARGV[2] enforce     0: hard limits and rate windows only count (QUOTA_ENFORCEMENT=false)
 ARGV[3] cap         undrained entries of a partition beyond which nothing more is admitted
 ARGV[4] ttl         seconds a quota hash lives after its last use
+ARGV[5] touch       1: a call that only replays writes too. WAITAOF waits for what its own connection
+                    wrote, and the receipt that is repeated may be another's (DURABILITY=replicated)
 
 EVENT[1] decision     packed: partition, user, pool, looked_up, timed, units, occurred_at
 EVENT[2] said         packed: usage_id, fingerprint, usage_type; the rest is passed on unread
@@ -49,7 +51,7 @@ ANSWER[9] detail      MISS: 1 user, 2 pool, 3 both; RATE_LIMITED: {wait ms, wind
 
 local RECORDED, REPLAYED, CONFLICT, DENIED, RATE_LIMITED, MISS = 0, 1, 2, 3, 4, 5
 local FULL, LOOK_UP, UNTIMELY, OVERFLOW, BLOCKED, FENCED = 6, 7, 8, 9, 10, 11
-local ARGS_BEFORE, SLOTS, KEYS_OF_PARTITION = 4, 2, 3
+local ARGS_BEFORE, SLOTS, KEYS_OF_PARTITION = 5, 2, 3
 local DECISION, SAID = '>HHHBBi8i8', '>c16Bc0Bc0'
 local COUNTED, ANSWER = '>i8I8I8i8i8i8i8BB', '>BI8i8BBI8I8I8'
 local OLDEST_MS, NEWEST_MS = 35 * 86400000, 300000 -- how far occurred_at may lie from now
@@ -66,6 +68,7 @@ local parts = {} -- by place; false where this server is not vouched for
 local counters = {} -- by place; false where the quota must be loaded
 local made = {} -- receipts of earlier events of this call, by usage id
 local entries = {} -- what to append, in order
+local replayed -- place of a partition whose receipt is repeated
 
 local function partition(place)
   local part = parts[place]
@@ -127,7 +130,10 @@ local function decide(decision, said)
     receipts = part.today .. shard
     receipt, expires = find_receipt(receipts, part.yesterday .. shard, usage_id)
     receipt = receipt or made[usage_id] -- its own first: what else is in a call changes no retry
-    if receipt then return replay(receipt, fingerprint) end
+    if receipt then
+      replayed = place
+      return replay(receipt, fingerprint)
+    end
     if part.forgetful and looked_up ~= 1 then return LOOK_UP end
     refused = looked_up == 0 and LOOK_UP
   end
@@ -198,6 +204,10 @@ for i = 1, #entries do
   local part, said, quota, terms, receipts, usage_id, receipt, expires = unpack(entries[i], 1, 8)
   part.last_id = call('XADD', part.stream, '*', 'event', said, 'quota', quota, 'terms', terms)
   if receipts then store_receipt(receipts, usage_id, receipt, expires) end
+end
+if replayed and #entries == 0 and ARGV[5] == '1' then
+  local at = (replayed - 1) * KEYS_OF_PARTITION
+  call('HSET', KEYS[at + 2], 'touch', '')
 end
 for place = 1, partitions do
   reply[1][place] = parts[place] and parts[place].last_id or ''

@@ -51,8 +51,10 @@ class RecordCall:
         names += [keys.quota(partition, subject) for partition, subject, _ in self._counters]
         return names
 
-    def args(self, enforce: bool, cap: int) -> list[Any]:
-        return [len(self._partitions), int(enforce), cap, QUOTA_TTL_S, *self._events]
+    def args(self, enforce: bool, cap: int, touch: bool = False) -> list[Any]:
+        return [
+            len(self._partitions), int(enforce), cap, QUOTA_TTL_S, int(touch), *self._events
+        ]  # fmt: skip
 
     def read(self, reply: Sequence[Any]) -> Recorded:
         last_ids, *answers = reply

@@ -50,13 +50,22 @@ class Scripts:
         self._connection = connection
         self._scripts = {name: _Script(name, includes) for name in NAMES}
 
-    async def record(self, events: Sequence[Event], *, enforce: bool, cap: int) -> Recorded:
+    async def record(
+        self, events: Sequence[Event], *, enforce: bool, cap: int, touch: bool = False
+    ) -> Recorded:
         """Decides the events in order and records those admitted. Their partitions must be on
         this connection's server (in a cluster: in one slot)."""
-        return await self.run_record(RecordCall(events), enforce=enforce, cap=cap)
+        return await self.run_record(RecordCall(events), enforce=enforce, cap=cap, touch=touch)
 
-    async def run_record(self, call: RecordCall, *, enforce: bool, cap: int) -> Recorded:
-        return call.read(await self._run("record", call.key_names(), call.args(enforce, cap)))
+    async def run_record(
+        self, call: RecordCall, *, enforce: bool, cap: int, touch: bool = False
+    ) -> Recorded:
+        args = call.args(enforce, cap, touch)
+        return call.read(await self._run("record", call.key_names(), args))
+
+    async def load_record(self) -> None:
+        """Gives the server the record script, which it has said not to know."""
+        await self._connection.script_load(self._scripts["record"].source)
 
     @property
     def record_sha(self) -> str:

@@ -137,8 +137,8 @@ class Valkey(Server):
     def url(self) -> str:
         return f"redis://:{self.access.password}@{_LOOPBACK}:{self.access.port}/0"
 
-    async def _prepare(self) -> None:
-        settings = {
+    def _settings(self) -> dict[str, object]:
+        return {
             "bind": _LOOPBACK,
             "port": self.access.port,
             "protected-mode": "yes",
@@ -151,7 +151,9 @@ class Valkey(Server):
             "maxmemory-policy": "noeviction",
             "repl-backlog-ttl": 0,
         }
-        text = "".join(f"{name} {value}\n" for name, value in settings.items())
+
+    async def _prepare(self) -> None:
+        text = "".join(f"{name} {value}\n" for name, value in self._settings().items())
         write_private(self.folder / "redis.conf", text.encode())
 
     async def _serve(self, log: int) -> None:

@@ -17,6 +17,7 @@ import msgspec
 
 from gateway.children import Child, StartError
 from gateway.dev.datadir import DataDir, Runtime
+from gateway.dev.replication import Primary, Replica
 from gateway.dev.servers import Postgres, Server, Valkey
 from gateway.dev.tokens import dev_key, mint
 from gateway.supervise import keep_alive, until_stopped
@@ -134,8 +135,7 @@ def _read(environ: Mapping[str, str]) -> Settings:
 async def _start_servers(stack: AsyncExitStack, data: DataDir, wanted: Settings) -> list[Server]:
     servers: list[Server] = []
     if wanted.redis_url == _EMBEDDED["REDIS_URL"]:
-        fast = wanted.durability == "dev-fast"
-        servers.append(Valkey(data.path, fsync="everysec" if fast else "always"))
+        servers += _redis(data, wanted)
     if wanted.database_url == _EMBEDDED["DATABASE_URL"]:
         servers.append(Postgres(data.path))
     if servers:
@@ -144,6 +144,17 @@ async def _start_servers(stack: AsyncExitStack, data: DataDir, wanted: Settings)
         stack.push_async_callback(server.stop)
         await server.start()
     return servers
+
+
+def _redis(data: DataDir, wanted: Settings) -> list[Server]:
+    """A Redis that keeps what DURABILITY promises, and those that follow it."""
+    if wanted.durability == "dev-fast":
+        return [Valkey(data.path, fsync="everysec")]
+    if not wanted.durability_replicas:
+        return [Valkey(data.path)]
+    primary = Primary(data.path)
+    numbers = range(1, wanted.durability_replicas + 1)
+    return [primary, *(Replica(data.path, primary, number) for number in numbers)]
 
 
 def _runtime(wanted: Settings, servers: Sequence[Server]) -> Runtime:

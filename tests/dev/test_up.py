@@ -99,6 +99,18 @@ def test_one_command_serves_the_first_request_and_leaves_nothing_behind(
         assert running.end(signal.SIGTERM) == 0
 
 
+def test_its_redis_has_the_replicas_that_are_asked_for(tmp_path: Path, port: int) -> None:
+    wanted = {"DURABILITY": "replicated", "DURABILITY_REPLICAS": "1"}
+    with supervisor(environ=environment(tmp_path, PORT=str(port), **wanted)) as running:
+        running.read_until(READY)
+        _, said = _request(port, "GET", "/readyz")
+        assert (said["status"], said.get("reasons", [])) == ("ready", [])
+        assert said["durability"] == {"wanted": "replicated", "in_force": "replicated"}
+        assert len(children(running.pid)) == 5
+        assert _record(port) == 201
+        assert running.end(signal.SIGTERM) == 0
+
+
 def test_kill_9_of_each_process_loses_nothing_and_of_the_supervisor_leaves_no_orphan(
     tmp_path: Path, port: int
 ) -> None:

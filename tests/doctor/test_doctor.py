@@ -15,6 +15,7 @@ from gateway.dev.servers import Postgres
 from ledger import db, loops
 from ledger.settings import Settings
 from lua.connection import RedisConnection
+from lua.multiplexer import Multiplexer
 from tests.conftest import Service
 
 
@@ -57,6 +58,14 @@ async def test_a_redis_setting_that_can_lose_usage_is_named_with_its_mend(
         [line] = (await report(service.settings))["problem"]
     assert name in line
     assert word in line
+
+
+async def test_a_weakness_that_the_setting_allows_is_a_warning(service: Service) -> None:
+    async with setting(service.redis, "appendfsync", "everysec"):
+        found = await report(msgspec.structs.replace(service.settings, durability="dev-fast"))
+    assert found["problem"] == []
+    [line] = found["warning"]
+    assert "appendfsync everysec" in line
 
 
 async def test_an_unreachable_redis_is_named(service: Service) -> None:
@@ -104,7 +113,7 @@ async def test_clocks_that_are_apart_are_named(
 ) -> None:
     real = doctor._redis_time
 
-    async def late(redis: RedisConnection) -> int:
+    async def late(redis: Multiplexer) -> int:
         return await real(redis) + 61_000
 
     monkeypatch.setattr(doctor, "_redis_time", late)

@@ -22,7 +22,7 @@ def event(tenant: int, number: int = 0) -> Event:
     return Event(0, who, number.to_bytes(16, "big"), b"", "calls", 1, None, b"")
 
 
-SAID = slice(5, None, 2)  # what was said of each event, among the arguments of record.lua
+SAID = slice(6, None, 2)  # what was said of each event, among the arguments of record.lua
 
 
 class Redis:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit, urlunsplit
 
+import msgspec
 import pytest
 
 from gateway.dev.servers import Valkey
 from ledger import store
 from ledger.reconcile.findings import Finding
+from ledger.settings import Settings
 from lua.connection import RedisConnection
-from tests.conftest import Service
+from tests.conftest import Service, Services
 from tests.ledger.plans import allows, on_plan
 
 
@@ -32,6 +36,15 @@ async def ready(service: Service) -> tuple[int, dict[str, object]]:
         return response.status, await response.json()
 
 
+async def metric(service: Service, name: str) -> float:
+    """Its value; 0 before it was first counted."""
+    async with service.http.get(f"{service.url}/metrics") as response:
+        for line in (await response.text()).splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.split()[1])
+    return 0.0
+
+
 async def test_it_is_alive_before_anything_else(service: Service) -> None:
     async with service.http.get(f"{service.url}/livez") as response:
         assert response.status == 200
@@ -45,11 +58,7 @@ async def test_it_is_ready_once_the_ledger_has_vouched_for_redis(service: Servic
     status, said = await ready(service)
     assert (status, said["status"], said["redis"], said["postgres"]) == (200, "ready", "up", "up")
     assert "reasons" not in said or said["reasons"] == []
-    assert said["durability"] == {
-        "appendonly": "yes",
-        "appendfsync": "always",
-        "maxmemory-policy": "noeviction",
-    }
+    assert said["durability"] == {"wanted": "default", "in_force": "default"}
 
 
 async def test_it_says_how_far_the_ledger_is_behind(service: Service) -> None:
@@ -63,27 +72,67 @@ async def test_it_says_how_far_the_ledger_is_behind(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "word"),
+    ("name", "value", "word", "in_force"),
     [
-        ("appendfsync", "everysec", "appendfsync"),
-        ("maxmemory-policy", "allkeys-lru", "evict"),
-        ("maxmemory-policy", "volatile-ttl", "evict"),
-        ("appendonly", "no", "appendonly"),
+        ("appendfsync", "everysec", "appendfsync", "dev-fast"),
+        ("maxmemory-policy", "allkeys-lru", "evict", "none"),
+        ("maxmemory-policy", "volatile-ttl", "evict", "none"),
+        ("appendonly", "no", "appendonly", "none"),
     ],
 )
 async def test_a_weaker_redis_is_reported(
-    service: Service, configured: RedisConnection, name: str, value: str, word: str
+    service: Service,
+    configured: RedisConnection,
+    name: str,
+    value: str,
+    word: str,
+    in_force: str,
 ) -> None:
     await service.drained()
     await configured.run("CONFIG", "SET", name, value)
     _, said = await ready(service)
-    assert said["status"] in ("degraded", "unready")
+    assert said["status"] == "degraded"
     assert word in str(said["reasons"])
-    durability = said["durability"]
-    assert isinstance(durability, dict) and durability[name] == value
+    assert said["durability"] == {"wanted": "default", "in_force": in_force}
+    assert await metric(service, f'billing_durability_in_force{{profile="{in_force}"}}') == 1
+    assert await metric(service, 'billing_durability_in_force{profile="default"}') == 0
+    assert await metric(service, "billing_durability_weaknesses") == 1
     default = {"appendfsync": "always", "maxmemory-policy": "noeviction", "appendonly": "yes"}
     await configured.run("CONFIG", "SET", name, default[name])
-    assert (await ready(service))[1]["status"] == "ready"
+    async with asyncio.timeout(10):
+        while True:  # a file that was off counts after its first rewrite
+            if (await ready(service))[1]["status"] == "ready":
+                break
+            await asyncio.sleep(0.02)
+    assert await metric(service, 'billing_durability_in_force{profile="default"}') == 1
+    assert await metric(service, "billing_durability_weaknesses") == 0
+
+
+async def test_what_the_setting_does_not_ask_for_is_not_missed(
+    services: Services, settings: Settings, configured: RedisConnection
+) -> None:
+    await configured.run("CONFIG", "SET", "appendfsync", "everysec")
+    fast = await services.start(msgspec.structs.replace(settings, durability="dev-fast"))
+    await fast.drained()
+    _, said = await ready(fast)
+    assert (said["status"], said.get("reasons", [])) == ("ready", [])
+    assert said["durability"] == {"wanted": "dev-fast", "in_force": "dev-fast"}
+
+
+async def test_a_server_that_does_not_let_us_ask_is_not_assumed_to_be_safe(
+    services: Services, settings: Settings, redis: RedisConnection
+) -> None:
+    """As managed servers do: everything but CONFIG."""
+    await redis.run("ACL SETUSER", "managed", "on", ">word", "~*", "+@all", "-config")
+    parts = urlsplit(settings.redis_url)
+    url = urlunsplit(parts._replace(netloc=f"managed:word@{parts.hostname}:{parts.port}"))
+    service = await services.start(msgspec.structs.replace(settings, redis_url=url))
+    await service.drained()
+    _, said = await ready(service)
+    assert said["durability"] == {"wanted": "default", "in_force": "unknown"}
+    assert said["status"] == "degraded"
+    assert "cannot be checked" in str(said["reasons"])
+    await redis.run("ACL DELUSER", "managed")
 
 
 async def test_a_redis_that_forgot_is_not_ready(service: Service) -> None:
@@ -124,14 +173,8 @@ async def test_the_metrics_of_the_spec_are_there_and_name_nobody(service: Servic
 
 
 async def test_a_replay_is_not_counted_twice_in_the_metrics(service: Service) -> None:
-    async def counted() -> float:
-        async with service.http.get(f"{service.url}/metrics") as response:
-            for line in (await response.text()).splitlines():
-                if line.startswith('billing_usage_total{usage_type="feature_uses"}'):
-                    return float(line.split()[1])
-        return 0.0
-
-    before = await counted()
+    counter = 'billing_usage_total{usage_type="feature_uses"}'
+    before = await metric(service, counter)
     usage = {
         "user_id": "ada",
         "usage_type": "feature_uses",
@@ -140,7 +183,7 @@ async def test_a_replay_is_not_counted_twice_in_the_metrics(service: Service) ->
     }
     for _ in range(3):
         await service.post("/usage", usage)
-    assert await counted() == before + 2
+    assert await metric(service, counter) == before + 2
 
 
 async def test_what_reconcile_found_is_a_reason_and_a_metric(service: Service) -> None:

@@ -163,9 +163,11 @@ class Bench:
         }
         return await self.scripts.load(self.partition, subject, limits=limits, **(usual | said))
 
-    async def record(self, *events: Event, enforce: bool = True, cap: int = CAP) -> Recorded:
+    async def record(
+        self, *events: Event, enforce: bool = True, cap: int = CAP, touch: bool = False
+    ) -> Recorded:
         """Records; raises `Fenced` when the partition is."""
-        recorded = await self.scripts.record(events, enforce=enforce, cap=cap)
+        recorded = await self.scripts.record(events, enforce=enforce, cap=cap, touch=touch)
         if any(answer.outcome is Outcome.FENCED for answer in recorded.answers):
             raise Fenced
         return recorded

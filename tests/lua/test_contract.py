@@ -33,7 +33,7 @@ SAID: dict[str, Any] = {
     "enforce": True, "cap": 11, "usage_type": "calls", "units": 12, "epoch": 13, "version": 14,
     "starts": 15, "ends": 16, "cursor": "17-0", "through": "18-0", "terms": b"19",
     "blocked": "paused", "after": "20-0", "count": 21, "replid": "22", "drained": 23,
-    "row_replid": "24", "acked": "25-0", "offset": 26, "revision": 27,
+    "row_replid": "24", "acked": "25-0", "offset": 26, "revision": 27, "touch": True,
 }  # fmt: skip
 REPLIES: dict[str, Any] = {
     "check": [0, 1, [0]],

@@ -52,6 +52,25 @@ async def test_a_retry_is_answered_with_the_first_numbers_and_counts_nothing(
     assert await still.state() == before
 
 
+async def test_a_call_that_only_replays_writes_where_replicas_are_waited_for(
+    bench: Bench,
+) -> None:
+    """WAITAOF waits for what its connection wrote; the receipt may be another connection's."""
+    await bench.load(USER, limit())
+    await bench.record(event(key="k"), touch=True)
+    before, written = await bench.state(), await bench.calls("hset")
+    assert "touch" not in await bench.meta()
+    assert names(await bench.record(event(key="k"), event(key="k"), touch=True)) == ["REPLAYED"] * 2
+    assert await bench.calls("hset") == written + 1
+    after = await bench.state()
+    assert {key for key in after if before.get(key) != after[key]} == {bench.meta_key}
+    assert (await bench.standing()).undrained == 1
+    await bench.record(event(key="k"), event(key="new"), touch=True)  # the entry is a write
+    await bench.record(event(key="k"))
+    await bench.record(event(10**9), touch=True)  # denied
+    assert await bench.calls("hset") == written + 3  # counter and receipt of the new one
+
+
 async def test_the_same_key_twice_in_one_call_is_one_unit_and_a_replay(bench: Bench) -> None:
     await bench.load(USER, limit(most=4))
     recorded = await bench.record(*(event(3, key="k") for _ in range(3)))
