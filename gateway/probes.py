@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 
 import msgspec
 
 from gateway import metrics
 from ledger import db, store
+from lua import keys
 from lua.connection import RedisUnavailable
 from lua.multiplexer import Multiplexer
-from lua.standing import standing
+from lua.standing import floor, standing
 
 LAGGING_ENTRIES = 50_000  # about what a ledger drains in two seconds
 POSTGRES_PATIENCE_S = 1.0
@@ -40,7 +42,9 @@ class Probes:
         unready = False
         lag: int | None = None
         durability: dict[str, str] = {}
+        floors: list[str] = []
         try:
+            floors = await self._floors()  # before the cursors, which run ahead of them
             lag, vouched = await self._lag()
             durability = await self._durability()
             if not vouched:
@@ -49,9 +53,14 @@ class Probes:
         except RedisUnavailable as error:
             unready = True
             reasons.append(str(error))
-        postgres = await self._postgres()
-        if postgres != "up":
+        cursors = await self._cursors()
+        if cursors is None:
             reasons.append("postgres does not answer: only accounts already loaded are served")
+        elif gaps := _gaps(cursors, floors):
+            reasons.append(
+                "the database was restored from before what redis still has, and usage in between "
+                f"is missing: partitions {gaps} are not drained and load no quota"
+            )
         if lag is not None and lag > LAGGING_ENTRIES:
             reasons.append("the ledger is behind")
         problems = _weaknesses(durability)
@@ -59,7 +68,7 @@ class Probes:
         return Ready(
             status="unready" if unready else "degraded" if reasons else "ready",
             redis="down" if lag is None else "up",
-            postgres=postgres,
+            postgres="down" if cursors is None else "up",
             ledger_lag=lag,
             durability=durability,
             reasons=reasons,
@@ -87,13 +96,22 @@ class Probes:
             found |= {reply[i].decode(): reply[i + 1].decode() for i in range(0, len(reply), 2)}
         return found
 
-    async def _postgres(self) -> str:
+    async def _floors(self) -> list[str]:
+        return await asyncio.gather(*(floor(self._redis, one) for one in range(self._partitions)))
+
+    async def _cursors(self) -> list[store.Cursor] | None:
+        """How far each partition is drained; None while Postgres does not answer."""
         try:
             async with asyncio.timeout(POSTGRES_PATIENCE_S):
-                await store.clock_offset(self._pool)
+                return await store.cursors(self._pool)
         except (*db.UNAVAILABLE, db.PostgresError):
-            return "down"
-        return "up"
+            return None
+
+
+def _gaps(cursors: Sequence[store.Cursor], floors: Sequence[str]) -> str:
+    """The partitions whose next entries were trimmed before this database had drained them."""
+    behind = zip(cursors, floors, strict=False)  # no floors while Redis is down
+    return ", ".join(str(row.partition) for row, end in behind if keys.before(row.last_id, end))
 
 
 def _weaknesses(durability: dict[str, str]) -> list[str]:
