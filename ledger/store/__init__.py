@@ -3,6 +3,16 @@
 A module here stands beside the ``.sql`` file of its name.
 """
 
+from ledger.store.backup import (
+    Position,
+    applied_migrations,
+    connected_sessions,
+    database_exists,
+    export_snapshot,
+    positions,
+    renew_terms,
+    row_counts,
+)
 from ledger.store.catalogue import (
     PlanVersion,
     insert_first_plan,
@@ -43,6 +53,7 @@ from ledger.store.quota import (
     terms_version,
     totals,
 )
+from ledger.store.seals import Seal, audit_heads, sealed_records, seals
 from ledger.store.usage import (
     PastAnswer,
     answers,
@@ -57,17 +68,24 @@ __all__ = [
     "Lease",
     "PastAnswer",
     "PlanVersion",
+    "Position",
+    "Seal",
     "Subscription",
     "add_totals",
     "advance_cursor",
     "answers",
+    "applied_migrations",
+    "audit_heads",
     "claim_keys",
     "clock_offset",
+    "connected_sessions",
     "count_cursors",
     "cursor",
     "cursors",
+    "database_exists",
     "ensure_cursors",
     "ensure_usage_month",
+    "export_snapshot",
     "hold_cursor",
     "insert_audit_event",
     "insert_dead_letter",
@@ -82,6 +100,11 @@ __all__ = [
     "live_subscriptions",
     "newest_plan",
     "organization_of_user",
+    "positions",
+    "renew_terms",
+    "row_counts",
+    "sealed_records",
+    "seals",
     "terms_version",
     "totals",
     "usage_position",
