@@ -53,6 +53,7 @@ SQL = {
     "ledger/migrate.py": "its own table, before any migration ran",
     "ledger/recovery.py": "SET LOCAL lock_timeout, of its own transaction",
     "gateway/dev/servers.py": "the embedded server: creates the database",
+    "gateway/backup/databases.py": "creates, renames and drops databases: names are no parameters",
     "gateway/doctor.py": "asks Postgres for its time",
 }
 
