@@ -56,7 +56,7 @@ class Databases:
         """Raises `BackupProblem` while anything uses the database: it would go on with the old."""
         if sessions := await store.connected_sessions(self._connection, self.name):
             raise BackupProblem(
-                f"{sessions} sessions are connected to database {self.name}; "
+                f"database {self.name} is in use (sessions: {sessions}); "
                 "stop the gateway, the ledger and every other client of it first"
             )
 

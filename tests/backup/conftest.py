@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -17,7 +18,10 @@ import msgspec
 import pytest
 
 from gateway import cli
-from gateway.dev.servers import Postgres
+from gateway.dev.servers import Postgres, Valkey
+from ledger import db
+from ledger.settings import Settings
+from lua.connection import RedisConnection
 from tests.conftest import Services
 from tests.dev.processes import environment
 
@@ -64,6 +68,9 @@ class Operator:
         assert (urlsplit(self.url).password or "?") not in answer.stderr
         return answer.stderr.removeprefix("billing: ").strip()
 
+    async def copy(self, database: str, name: str) -> None:
+        await self.sql(f"CREATE DATABASE {name} TEMPLATE {database}", database="postgres")
+
     @property
     def database(self) -> str:
         return urlsplit(self.url).path[1:]
@@ -84,24 +91,46 @@ class Operator:
 
 
 @pytest.fixture
-async def operator(database_url: str, tmp_path: Path, postgres: Postgres) -> Operator:
+async def operator(database_url: str, tmp_path: Path) -> Operator:
     return Operator(database_url, tmp_path)
 
 
-@pytest.fixture
-async def used(services: Services) -> None:
-    """Some usage, drained; gateway and ledger are stopped again."""
+@pytest.fixture(scope="session")
+async def _kept(
+    postgres: Postgres, valkey: Valkey, tmp_path_factory: pytest.TempPathFactory
+) -> Operator:
+    """A ledger with some usage, made once, and a backup of it."""
+    made = Operator(postgres.url, tmp_path_factory.mktemp("kept"))
+    await made.copy("billing", "used")
+    made.url = urlunsplit(urlsplit(postgres.url)._replace(path="/used"))
+    config = Settings(
+        database_url=made.url, redis_url=valkey.url, data_dir=made.data_dir, partitions=4, port=0
+    )
+    redis, sql = RedisConnection(valkey.url), await db.connect(made.url)
+    await redis.run("FLUSHALL")
+    services = Services(config, sql)
     service = await services.start()
     for user in ("ada", "bob"):
         body = {"user_id": user, "organization_id": "clinic", "usage_type": "api_calls"}
         assert (await service.post("/usage", {**body, "quantity": 3}))[0] == 201
     await service.drained()
     await services.stop()
-    await service.sql.close()
+    await redis.close()
+    await sql.close()
+    await made.done("backup", "--to", made.archive)
+    return made
 
 
 @pytest.fixture
-async def archive(used: None, operator: Operator) -> Path:
-    """A backup of it."""
-    await operator.done("backup", "--to", operator.archive)
+async def used(_kept: Operator, operator: Operator) -> None:
+    """Some usage, drained; nothing is running."""
+    await operator.sql(f"DROP DATABASE {operator.database}", database="postgres")
+    await operator.copy(_kept.database, operator.database)
+
+
+@pytest.fixture
+async def archive(used: None, _kept: Operator, operator: Operator) -> Path:
+    """A backup of it, with its key."""
+    for name in (operator.archive.name, "backup-key"):
+        shutil.copy(_kept.data_dir / name, operator.data_dir / name)
     return operator.archive

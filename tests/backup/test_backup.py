@@ -150,6 +150,18 @@ async def test_without_a_database_it_says_so(
     assert list(elsewhere.iterdir()) == []
 
 
+@pytest.mark.usefixtures("used")
+async def test_a_role_that_may_only_read_is_enough(operator: Operator) -> None:
+    reader = f"only_reader_of_{operator.database}"
+    await operator.sql(f"CREATE ROLE {reader} LOGIN PASSWORD 'not-to-be-said'")
+    await operator.sql(f"GRANT pg_read_all_data TO {reader}")
+    owner, server = operator.url, operator.url.rpartition("@")[2]
+    operator.url = f"postgresql://{reader}:not-to-be-said@{server}"
+    await operator.done("backup", "--to", operator.archive)
+    operator.url = owner
+    await operator.done("restore", operator.archive, "--replace")
+
+
 async def test_a_database_without_a_ledger_is_no_backup(operator: Operator) -> None:
     operator.url = operator.url.rpartition("/")[0] + "/postgres"
     said = await operator.refused("backup", "--to", operator.archive)
