@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -90,11 +90,6 @@ class Operator:
         return await self.sql(like, f"^{self.database}(_|$)", database="postgres")
 
 
-@pytest.fixture
-async def operator(database_url: str, tmp_path: Path) -> Operator:
-    return Operator(database_url, tmp_path)
-
-
 @pytest.fixture(scope="session")
 async def _kept(
     postgres: Postgres, valkey: Valkey, tmp_path_factory: pytest.TempPathFactory
@@ -122,14 +117,15 @@ async def _kept(
 
 
 @pytest.fixture
-async def used(_kept: Operator, operator: Operator) -> None:
-    """Some usage, drained; nothing is running."""
-    await operator.sql(f"DROP DATABASE {operator.database}", database="postgres")
-    await operator.copy(_kept.database, operator.database)
+async def operator(_kept: Operator, tmp_path: Path, _numbers: Iterator[int]) -> Operator:
+    """Of a database with some usage, drained; nothing is running."""
+    name = f"backup_{next(_numbers)}"
+    await _kept.copy(_kept.database, name)
+    return Operator(urlunsplit(urlsplit(_kept.url)._replace(path=f"/{name}")), tmp_path)
 
 
 @pytest.fixture
-async def archive(used: None, _kept: Operator, operator: Operator) -> Path:
+async def archive(_kept: Operator, operator: Operator) -> Path:
     """A backup of it, with its key."""
     for name in (operator.archive.name, "backup-key"):
         shutil.copy(_kept.data_dir / name, operator.data_dir / name)

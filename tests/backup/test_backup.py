@@ -39,7 +39,6 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
     yield folder
 
 
-@pytest.mark.usefixtures("used")
 async def test_a_backup_is_private_and_named_after_its_time(
     operator: Operator, elsewhere: Path
 ) -> None:
@@ -55,7 +54,6 @@ async def test_a_backup_is_private_and_named_after_its_time(
     assert [one["drained"] for one in manifest["cursors"] if one["drained"]] == [2]
 
 
-@pytest.mark.usefixtures("used")
 async def test_nothing_in_it_can_be_read_without_the_key(operator: Operator) -> None:
     await operator.done("backup", "--to", operator.archive)
     raw = operator.archive.read_bytes()
@@ -63,7 +61,6 @@ async def test_nothing_in_it_can_be_read_without_the_key(operator: Operator) -> 
     assert b"PGDMP" not in content and b"usage_records" not in content
 
 
-@pytest.mark.usefixtures("used")
 async def test_what_is_written_meanwhile_is_not_in_it(operator: Operator) -> None:
     """pg_dump sees what the manifest counted, although rows come and go in between."""
     busy = await asyncpg.connect(operator.url)
@@ -86,7 +83,6 @@ async def test_what_is_written_meanwhile_is_not_in_it(operator: Operator) -> Non
     assert "restored" in await operator.done("restore", operator.archive, "--replace")
 
 
-@pytest.mark.usefixtures("used")
 async def test_an_older_file_is_never_written_over(operator: Operator) -> None:
     operator.archive.write_text("precious")
     said = await operator.refused("backup", "--to", operator.archive, exit_code=2)
@@ -94,7 +90,6 @@ async def test_an_older_file_is_never_written_over(operator: Operator) -> None:
     assert operator.archive.read_text() == "precious"
 
 
-@pytest.mark.usefixtures("used")
 async def test_what_an_interrupted_backup_left_is_written_over(
     operator: Operator, elsewhere: Path
 ) -> None:
@@ -104,7 +99,6 @@ async def test_what_an_interrupted_backup_left_is_written_over(
     await operator.done("backup", "--verify", elsewhere / "a")
 
 
-@pytest.mark.usefixtures("used")
 async def test_a_full_disk_leaves_nothing_behind(operator: Operator, elsewhere: Path) -> None:
     environ = environment(operator.data_dir, DATABASE_URL=operator.url)
     answer = await asyncio.to_thread(
@@ -120,7 +114,6 @@ async def test_a_full_disk_leaves_nothing_behind(operator: Operator, elsewhere: 
     assert list(elsewhere.iterdir()) == []
 
 
-@pytest.mark.usefixtures("used")
 async def test_a_dump_that_fails_leaves_nothing_behind(operator: Operator, elsewhere: Path) -> None:
     """As a role that may read, but from which row level security hides rows of one table."""
     reader = f"reader_of_{operator.database}"
@@ -150,7 +143,6 @@ async def test_without_a_database_it_says_so(
     assert list(elsewhere.iterdir()) == []
 
 
-@pytest.mark.usefixtures("used")
 async def test_a_role_that_may_only_read_is_enough(operator: Operator) -> None:
     reader = f"only_reader_of_{operator.database}"
     await operator.sql(f"CREATE ROLE {reader} LOGIN PASSWORD 'not-to-be-said'")
@@ -248,9 +240,7 @@ def test_a_file_without_a_key_is_refused_without_showing_it(key_file: Path, text
     assert not text or text not in str(refused.value)
 
 
-async def test_key_files_are_named_on_the_command_line(
-    operator: Operator, key_file: Path, used: None
-) -> None:
+async def test_key_files_are_named_on_the_command_line(operator: Operator, key_file: Path) -> None:
     await operator.done("backup", "--to", operator.archive, BACKUP_KEY_FILE=str(key_file))
     await operator.done("backup", "--verify", operator.archive, BACKUP_KEY_FILE=str(key_file))
     said = await operator.refused("backup", "--verify", operator.archive)

@@ -65,6 +65,7 @@ async def installation(
     settings: Settings, operator: Operator, redis: RedisConnection, retention_s: int
 ) -> AsyncIterator[Installation]:
     config = msgspec.structs.replace(settings, stream_retention_seconds=retention_s)
+    operator.url = config.database_url
     found = Installation(config, operator)
     await found.start()
     yield found

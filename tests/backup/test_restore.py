@@ -13,8 +13,6 @@ from gateway.backup.archive import Archive, write
 from gateway.backup.key import backup_key
 from tests.backup.conftest import Operator
 
-pytestmark = pytest.mark.usefixtures("used")
-
 RECORDED = "SELECT SUM(quantity)::INT FROM usage_records"
 
 
