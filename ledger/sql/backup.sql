@@ -25,8 +25,10 @@ SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1);
 SELECT COUNT(*) FROM pg_stat_activity
 WHERE datname = $1 AND pid <> pg_backend_pid() AND backend_type = 'client backend';
 
--- name: renew_terms
+-- name: skip_versions
 -- Redis may hold quotas of changes that were made after the backup: what is loaded from now on
 -- must count as newer. No installation makes a million changes between two backups.
-UPDATE subscriptions SET version = nextval('subscription_versions')
-WHERE setval('subscription_versions', (SELECT last_value + 1000000 FROM subscription_versions)) > 0;
+SELECT setval('subscription_versions', last_value + 1000000) FROM subscription_versions;
+
+-- name: renew_versions
+UPDATE subscriptions SET version = nextval('subscription_versions');

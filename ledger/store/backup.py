@@ -49,4 +49,5 @@ async def connected_sessions(db: Executor, name: str) -> int:
 
 async def renew_terms(db: Executor) -> None:
     """Makes the terms of every subscription newer than any that Redis may have seen."""
-    await db.execute(QUERIES["renew_terms"])
+    await db.execute(QUERIES["skip_versions"])
+    await db.execute(QUERIES["renew_versions"])
