@@ -6,8 +6,11 @@ Exit codes: 0 done, 1 failed, 2 the command or the configuration cannot be used.
 from __future__ import annotations
 
 import argparse
+import asyncio
+import os
+import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -51,6 +54,7 @@ async def backup(
     args: argparse.Namespace, config: Settings, now: datetime, environ: Mapping[str, str]
 ) -> int:
     """Takes or verifies a backup. Raises `BackupProblem`, `SettingError`, `StartError`."""
+    _end_on_sigterm()
     key = _key(config)
     if args.verify:
         with _verified(args.verify, key) as archive:
@@ -67,6 +71,7 @@ async def restore(
     args: argparse.Namespace, config: Settings, now: datetime, environ: Mapping[str, str]
 ) -> int:
     """Restores an archive. Raises `BackupProblem`, `SettingError`, `StartError`."""
+    _end_on_sigterm()
     with _verified(args.file, _key(config)) as archive:
         done = await restore_archive(
             config.database_url, archive, replace=args.replace, now=now, environ=environ
@@ -81,6 +86,13 @@ async def restore(
         file=str(args.file), sealed=done.sealed, migrated=done.migrated, former=done.former,
     )  # fmt: skip
     return 0
+
+
+def _end_on_sigterm() -> None:
+    """What an orchestrator sends ends us as Ctrl-C does: with nothing left behind."""
+    with suppress(RuntimeError, ValueError):  # not the main thread, which has the signals
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, os.kill, os.getpid(), signal.SIGINT)
 
 
 def _key(config: Settings) -> bytes:

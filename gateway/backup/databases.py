@@ -3,17 +3,20 @@ Their names cannot be parameters of a statement, so the statements are here."""
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from gateway.backup.problem import BackupProblem
-from ledger import db, store
+from ledger import clock, db, store
 from ledger.settings import SettingError
 
 _LONGEST_NAME = 63  # bytes of a name in Postgres
 _SUFFIX = 26
+# A session that was closed is listed until its process has ended.
+_GOODBYE_S, _GOODBYE_POLL_S = 1.0, 0.05
 
 
 class Databases:
@@ -54,7 +57,11 @@ class Databases:
 
     async def refuse_connected(self) -> None:
         """Raises `BackupProblem` while anything uses the database: it would go on with the old."""
-        if sessions := await store.connected_sessions(self._connection, self.name):
+        deadline = clock.monotonic() + _GOODBYE_S
+        while sessions := await store.connected_sessions(self._connection, self.name):
+            if clock.monotonic() < deadline:
+                await asyncio.sleep(_GOODBYE_POLL_S)
+                continue
             raise BackupProblem(
                 f"database {self.name} is in use (sessions: {sessions}); "
                 "stop the gateway, the ledger and every other client of it first"

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
 
 import msgspec
 
@@ -56,15 +55,18 @@ async def restore(
         await databases.create_draft()
         try:
             draft_url = databases.url(databases.draft)
-            await asyncio.to_thread(_fill, archive, program, draft_url, environ)
+            options = ["--exit-on-error", "--single-transaction", "--no-owner"]
+            with programs.running(program, options, draft_url, environ, reads=True) as filling:
+                await asyncio.to_thread(_fill, archive, filling)
             migrated, sealed = await _verify(draft_url, said, now)
             former = await databases.swap(now)
         except BaseException:
             await databases.drop_draft()
             raise
         if former and empty:
-            await databases.drop(former)
-            former = None
+            with suppress(BackupProblem):  # it is done; an empty database harms nobody
+                await databases.drop(former)
+                former = None
     return Restored(said, sealed, migrated, former)
 
 
@@ -91,13 +93,11 @@ async def _empty(databases: Databases, replace: bool) -> bool:
     return empty
 
 
-def _fill(archive: Archive, program: Path, database_url: str, environ: Mapping[str, str]) -> None:
-    options = ["--exit-on-error", "--single-transaction", "--no-owner"]
-    with programs.running(program, options, database_url, environ, reads=True) as filling:
-        with suppress(BrokenPipeError):  # it has given up; why is for it to say
-            for chunk in archive.chunks():
-                filling.stdin.write(chunk)
-        filling.complete()
+def _fill(archive: Archive, filling: programs.Program) -> None:
+    with suppress(BrokenPipeError):  # it has given up; why is for it to say
+        for chunk in archive.chunks():
+            filling.stdin.write(chunk)
+    filling.complete()
 
 
 async def _verify(database_url: str, said: Manifest, now: datetime) -> tuple[int, int]:
@@ -115,6 +115,8 @@ async def _verify(database_url: str, said: Manifest, now: datetime) -> tuple[int
             await store.insert_audit_event(
                 connection, "ledger_restored", "operator", _details(said), now
             )
+    except db.PostgresError as error:
+        raise BackupProblem(f"Postgres: {error}") from None
     except seals.SealBroken as error:
         raise BackupProblem(f"the restored ledger was tampered with: {error}") from None
     except migrate.MigrationError as error:

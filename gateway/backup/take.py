@@ -32,24 +32,22 @@ async def take(
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 snapshot = await store.export_snapshot(connection)
                 said = await manifest.of_database(connection, now)
-                await asyncio.to_thread(_dump, database_url, snapshot, key, said, file, environ)
+                options = ["--format=custom", "--no-owner", f"--snapshot={snapshot}"]
+                program = postgres_clients(said.postgres) / "pg_dump"
+                with programs.running(program, options, database_url, environ, reads=False) as dump:
+                    await asyncio.to_thread(
+                        archive.write,
+                        file,
+                        key,
+                        manifest.encode(said),
+                        dump.stdout.read,
+                        dump.complete,
+                    )
+        except db.PostgresError as error:
+            raise BackupProblem(f"Postgres: {error}") from None
         finally:
             await connection.close(timeout=1)
     return said
-
-
-def _dump(
-    database_url: str,
-    snapshot: str,
-    key: bytes,
-    said: Manifest,
-    file: BinaryIO,
-    environ: Mapping[str, str],
-) -> None:
-    options = ["--format=custom", "--no-owner", f"--snapshot={snapshot}"]
-    program = postgres_clients(said.postgres) / "pg_dump"
-    with programs.running(program, options, database_url, environ, reads=False) as dump:
-        archive.write(file, key, manifest.encode(said), dump.stdout.read, dump.complete)
 
 
 @contextmanager

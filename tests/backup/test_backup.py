@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import resource
 import stat
@@ -16,6 +17,7 @@ import pytest
 from gateway.backup import key as keys
 from gateway.backup import programs
 from gateway.dev import binaries
+from ledger import db, store
 from ledger.settings import SettingError
 from tests.backup.conftest import Operator
 from tests.dev.processes import command, environment
@@ -112,6 +114,47 @@ async def test_a_full_disk_leaves_nothing_behind(operator: Operator, elsewhere: 
     assert answer.returncode == 1
     assert answer.stderr == f"billing: {elsewhere / 'a'} cannot be written: File too large\n"
     assert list(elsewhere.iterdir()) == []
+
+
+async def test_one_that_is_told_to_stop_leaves_nothing_behind(
+    operator: Operator, elsewhere: Path
+) -> None:
+    """It waits for a table that somebody has locked."""
+    locking = await asyncpg.connect(operator.url)
+    environ = environment(operator.data_dir, DATABASE_URL=operator.url)
+    try:
+        await locking.execute("BEGIN; LOCK TABLE usage_keys IN ACCESS EXCLUSIVE MODE")
+        words = command("backup", "--to", str(elsewhere / "a"))
+        with subprocess.Popen(  # noqa: ASYNC220
+            words, env=environ, stderr=subprocess.PIPE, text=True
+        ) as process:
+            waiting = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted"
+            async with asyncio.timeout(30):
+                while await locking.fetchval(waiting) == 0:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            assert [one.name for one in elsewhere.iterdir()] == ["a.part"]
+            process.terminate()
+            _, said = process.communicate(timeout=30)
+    finally:
+        await locking.close()
+    assert (process.returncode, said) == (130, "")
+    assert list(elsewhere.iterdir()) == []
+
+
+async def test_two_do_not_write_the_same_file(operator: Operator, elsewhere: Path) -> None:
+    with (elsewhere / "a.part").open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        said = await operator.refused("backup", "--to", elsewhere / "a")
+    assert said == f"another backup is being written to {elsewhere / 'a'}"
+
+
+async def test_its_transaction_may_wait_for_the_dump_as_long_as_that_takes(
+    connection: db.Connection,
+) -> None:
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        await store.export_snapshot(connection)
+        assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == "0"
+    assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") != "0"
 
 
 async def test_a_dump_that_fails_leaves_nothing_behind(operator: Operator, elsewhere: Path) -> None:
