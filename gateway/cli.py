@@ -11,9 +11,13 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
+from gateway.backup.problem import BackupProblem
 from gateway.children import StartError
 from gateway.dev.datadir import DataDir
-from ledger.settings import SettingError
+from ledger import clock, settings
+from ledger.settings import SettingError, Settings
 
 
 class Command(NamedTuple):
@@ -36,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return COMMANDS[args.command].run(args)
     except SettingError as error:
         return _fail(str(error), 2)
-    except StartError as error:
+    except (StartError, BackupProblem) as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return 130
@@ -142,15 +146,23 @@ def _bench(words: list[str]) -> int:
     os.execv(sys.executable, [sys.executable, "-P", "-m", "bench", *words])  # noqa: S606
 
 
+def _of_the_database(environ: MutableMapping[str, str], *, needed: bool = True) -> Settings:
+    """The settings of a job that is given the database's variables only. Raises `SettingError`."""
+    _adopt_running(environ, database=needed)
+    names = ("DATABASE_URL", "BACKUP_KEY_FILE", "BILLING_DATA_DIR")
+    given = {name: value for name, value in environ.items() if name.startswith(names)}
+    unused = {"REDIS_URL": "redis://unused"}
+    if not needed:
+        unused["DATABASE_URL"] = "postgresql://unused"
+    config = settings.load({**unused, **given})
+    is_dev = environ.get("BILLING_ENV", "").strip() != "production"
+    return config if is_dev else msgspec.structs.replace(config, environment="production")
+
+
 def _migrate(_: argparse.Namespace) -> int:
     from gateway.dev import up as dev
-    from ledger import settings
 
-    _adopt_running(os.environ, database=True)
-    # A migration job is given the database's variables only.
-    given = {name: value for name, value in os.environ.items() if name.startswith("DATABASE_URL")}
-    database_url = settings.load({"REDIS_URL": "redis://unused", **given}).database_url
-    applied = asyncio.run(dev.migrate(database_url))
+    applied = asyncio.run(dev.migrate(_of_the_database(os.environ).database_url))
     print(f"{applied} migrations applied")
     return 0
 
@@ -201,6 +213,32 @@ def _doctor(_: argparse.Namespace) -> int:
     return asyncio.run(doctor.doctor(os.environ))
 
 
+def _backup_arguments(parser: argparse.ArgumentParser) -> None:
+    from gateway.backup import command
+
+    command.add_backup_arguments(parser)
+
+
+def _backup(args: argparse.Namespace) -> int:
+    from gateway.backup import command
+
+    config = _of_the_database(os.environ, needed=args.verify is None)
+    return asyncio.run(command.backup(args, config, clock.now(), os.environ))
+
+
+def _restore_arguments(parser: argparse.ArgumentParser) -> None:
+    from gateway.backup import command
+
+    command.add_restore_arguments(parser)
+
+
+def _restore(args: argparse.Namespace) -> int:
+    from gateway.backup import command
+
+    config = _of_the_database(os.environ, needed=True)
+    return asyncio.run(command.restore(args, config, clock.now(), os.environ))
+
+
 COMMANDS = {
     "up": Command("start everything; the servers too, unless their URLs are set", _up),
     "infrastructure": Command("start only Redis and Postgres", _infrastructure),
@@ -217,6 +255,8 @@ COMMANDS = {
         _recalculate,
         _recalculate_arguments,
     ),
+    "backup": Command("write the ledger to an encrypted file", _backup, _backup_arguments),
+    "restore": Command("bring a backup back", _restore, _restore_arguments),
     "doctor": Command("check this installation and say what is wrong", _doctor),
 }
 

@@ -12,9 +12,10 @@ import msgspec
 from ledger import db, durability, loops, migrate, settings, store
 from ledger.domain.durability import judge
 from ledger.domain.usage import ms_of
+from lua import keys
 from lua.connection import RedisUnavailable
 from lua.multiplexer import Multiplexer
-from lua.standing import standing
+from lua.standing import floor, standing
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -143,12 +144,20 @@ async def _together(
 
 
 async def _partitions(connection: db.Connection, redis: Multiplexer) -> AsyncIterator[Finding]:
-    lag, foreign = 0, []
+    lag, foreign, gaps = 0, [], []
     for row in await store.cursors(connection):
         partition = await standing(redis, row.partition)
         lag += partition.undrained
         if partition.replid not in (None, row.replid):
             foreign.append(str(row.partition))
+        if keys.before(row.last_id, await floor(redis, row.partition)):
+            gaps.append(str(row.partition))
+    if gaps:
+        yield Finding(
+            "problem",
+            f"ledger: partitions {', '.join(gaps)} are stopped: the database was restored from "
+            "before what Redis still has; restore a later backup, see docs/backup.md",
+        )
     if foreign:
         yield Finding(
             "problem",

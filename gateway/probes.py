@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -12,9 +13,10 @@ from ledger import db, store
 from ledger.domain.durability import Profile
 from ledger.durability import Watch
 from ledger.reconcile.findings import INVARIANTS
+from lua import keys
 from lua.connection import RedisUnavailable
 from lua.multiplexer import Multiplexer
-from lua.standing import standing
+from lua.standing import floor, standing
 
 LAGGING_ENTRIES = 50_000  # about what a ledger drains in two seconds
 POSTGRES_PATIENCE_S = 1.0
@@ -56,7 +58,9 @@ class Probes:
         unready = False
         lag: int | None = None
         in_force = Profile.UNKNOWN
+        floors: list[str] = []
         try:
+            floors = await self._floors()  # before the cursors, which run ahead of them
             lag, vouched = await self._lag()
             verdict = await self._watch.look()
             in_force = verdict.in_force
@@ -68,17 +72,17 @@ class Probes:
         except RedisUnavailable as error:
             unready = True
             reasons.append(str(error))
-        found = await self._found()
-        if found is None:
+        ledger = await self._ask_ledger()
+        if ledger is None:
             reasons.append("postgres does not answer: only accounts already loaded are served")
-        elif found:
-            reasons.append(f"reconcile found {found} disagreements: ./run reconcile lists them")
+        else:
+            reasons += _reasons(*ledger, floors)
         if lag is not None and lag > LAGGING_ENTRIES:
             reasons.append("the ledger is behind")
         return Ready(
             status="unready" if unready else "degraded" if reasons else "ready",
             redis="down" if lag is None else "up",
-            postgres="down" if found is None else "up",
+            postgres="down" if ledger is None else "up",
             ledger_lag=lag,
             durability=Durability(wanted=self._watch.wanted.profile.label, in_force=in_force.label),
             reasons=reasons,
@@ -96,13 +100,31 @@ class Probes:
         replid = found.group(1).decode() if found else None
         return lag, all(one.replid == replid for one in partitions)
 
-    async def _found(self) -> int | None:
-        """What does not agree, as the ledger last saw it; None when Postgres does not answer."""
+    async def _floors(self) -> list[str]:
+        return await asyncio.gather(*(floor(self._redis, one) for one in range(self._partitions)))
+
+    async def _ask_ledger(self) -> tuple[int, list[store.Cursor]] | None:
+        """How much does not agree, as the ledger last saw it, and how far each partition is
+        drained; None while Postgres does not answer."""
         try:
             async with asyncio.timeout(POSTGRES_PATIENCE_S):
                 found = await store.reconcile_findings(self._pool)
+                cursors = await store.cursors(self._pool)
         except (*db.UNAVAILABLE, db.PostgresError):
             return None
         for invariant in INVARIANTS:
             metrics.FINDINGS.labels(invariant).set(found.get(invariant, 0))
-        return sum(found.values())
+        return sum(found.values()), cursors
+
+
+def _reasons(found: int, cursors: Sequence[store.Cursor], floors: Sequence[str]) -> Iterator[str]:
+    """What the ledger says that needs care."""
+    if found:
+        yield f"reconcile found {found} disagreements: ./run reconcile lists them"
+    behind = zip(cursors, floors, strict=False)  # no floors while Redis is down
+    gaps = [str(row.partition) for row, end in behind if keys.before(row.last_id, end)]
+    if gaps:
+        yield (
+            "the database was restored from before what redis still has, and usage in between "
+            f"is missing: partitions {', '.join(gaps)} are not drained and load no quota"
+        )

@@ -35,6 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     default_tier: str = "basic"
     quota_enforcement: bool = True
     data_dir: Path = Path(".data")
+    backup_key_file: Path | None = None
     gateway_workers: int = 1
     gateway_connections: int = 10_000
     partitions: int = 16
@@ -64,6 +65,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         default_tier=read.text("BILLING_TIER_DEFAULT", "basic"),
         quota_enforcement=read.boolean("QUOTA_ENFORCEMENT", True),
         data_dir=Path(read.text("BILLING_DATA_DIR", ".data")),
+        backup_key_file=read.path("BACKUP_KEY_FILE"),
         gateway_workers=read.integer("GATEWAY_WORKERS", 1, 1, 256),
         gateway_connections=read.integer("GATEWAY_CONNECTIONS", 10_000, 1, 1_000_000),
         partitions=read.integer("PARTITIONS", 16, 1, 1024),
@@ -132,6 +134,10 @@ class _Reader:
 
     def text(self, name: str, default: str) -> str:
         return self.optional(name) or default
+
+    def path(self, name: str) -> Path | None:
+        value = self.optional(name)
+        return None if value is None else Path(value)
 
     def secret(self, name: str) -> str | None:
         """The variable, or the content of the file that ``NAME_FILE`` points to."""

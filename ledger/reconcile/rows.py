@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ledger import store
-from ledger.db import Executor
+from ledger.db import Connection, Executor
 from ledger.reconcile.findings import Finding, Report
+from ledger.seals import SealBroken, verify_seals
 
 MOST = 100  # findings of a kind that are told one by one: a broken partition has as many as rows
 
@@ -38,6 +39,15 @@ async def check_totals(db: Executor) -> Report:
     """Running totals against the sums of all rows."""
     wrong = await store.wrong_totals(db)
     return Report({}, told("I3", [total_words(one) for one in wrong], None), [])
+
+
+async def check_hashes(connection: Connection) -> Report:
+    """Every seal's hash against its rows: what was edited since."""
+    try:
+        await verify_seals(connection)
+    except SealBroken as error:
+        return Report({}, [Finding("I9", str(error))], [])
+    return Report({}, [], [])
 
 
 def total_words(one: store.WrongTotal) -> str:

@@ -3,6 +3,16 @@
 A module here stands beside the ``.sql`` file of its name.
 """
 
+from ledger.store.backup import (
+    Position,
+    applied_migrations,
+    connected_sessions,
+    database_exists,
+    export_snapshot,
+    positions,
+    renew_terms,
+    row_counts,
+)
 from ledger.store.catalogue import (
     PlanVersion,
     insert_first_plan,
@@ -58,6 +68,7 @@ from ledger.store.reconcile import (
     wrong_totals,
 )
 from ledger.store.records import insert_records
+from ledger.store.seals import Seal, audit_heads, sealed_records, seals
 from ledger.store.usage import (
     PastAnswer,
     answers,
@@ -72,22 +83,29 @@ __all__ = [
     "Lease",
     "PastAnswer",
     "PlanVersion",
+    "Position",
+    "Seal",
     "Subscription",
     "WrongTotal",
     "add_totals",
     "advance_cursor",
     "answers",
+    "applied_migrations",
+    "audit_heads",
     "bump_revision",
     "claim_keys",
     "claim_reconcile",
     "clock_offset",
+    "connected_sessions",
     "count_cursors",
     "count_records",
     "counted",
     "cursor",
     "cursors",
+    "database_exists",
     "ensure_cursors",
     "ensure_usage_month",
+    "export_snapshot",
     "hold_cursor",
     "insert_audit_event",
     "insert_dead_letter",
@@ -104,9 +122,14 @@ __all__ = [
     "newest_plan",
     "note_reconcile",
     "organization_of_user",
+    "positions",
     "reconcile_findings",
     "recordless_keys",
+    "renew_terms",
+    "row_counts",
     "rows_at_fault",
+    "sealed_records",
+    "seals",
     "subjects_of",
     "terms_version",
     "totals",

@@ -14,6 +14,7 @@ from gateway import doctor
 from gateway.dev.servers import Postgres
 from ledger import db, loops
 from ledger.settings import Settings
+from lua import keys
 from lua.connection import RedisConnection
 from lua.multiplexer import Multiplexer
 from tests.conftest import Service
@@ -134,6 +135,12 @@ async def test_redis_and_postgres_of_two_installations_are_noticed(service: Serv
     await service.sql.execute("UPDATE stream_cursor SET replid = 'another'")
     [line] = (await report(service.settings))["problem"]
     assert "history that this database does not know" in line
+
+
+async def test_a_database_restored_from_before_what_redis_has_is_named(service: Service) -> None:
+    await service.redis.run("HSET", keys.meta(2), "floor", "1-0")  # the cursor is still at 0-0
+    [line] = (await report(service.settings))["problem"]
+    assert line.startswith("ledger: partitions 2 are stopped: the database was restored from")
 
 
 async def test_a_default_tier_that_does_not_exist_is_named(service: Service) -> None:

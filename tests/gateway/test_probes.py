@@ -13,6 +13,7 @@ from gateway.dev.servers import Valkey
 from ledger import store
 from ledger.reconcile.findings import Finding
 from ledger.settings import Settings
+from lua import keys
 from lua.connection import RedisConnection
 from tests.conftest import Service, Services
 from tests.ledger.plans import allows, on_plan
@@ -69,6 +70,15 @@ async def test_it_says_how_far_the_ledger_is_behind(service: Service) -> None:
     assert (await ready(service))[1]["ledger_lag"] == 3
     await service.drained()
     assert (await ready(service))[1]["ledger_lag"] == 0
+
+
+async def test_it_says_where_a_restored_database_has_a_gap(service: Service) -> None:
+    await service.drained()
+    assert (await ready(service))[1]["status"] == "ready"
+    await service.redis.run("HSET", keys.meta(2), "floor", "1-0")  # the cursor is still at 0-0
+    status, said = await ready(service)
+    assert (status, said["status"], said["postgres"]) == (200, "degraded", "up")
+    assert "usage in between is missing: partitions 2 are" in str(said["reasons"])
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ REPLIES: dict[str, Any] = {
     "load": 0,
     "unload": 0,
     "tally": [0, [], []],
-    "read": [0, b"r", b"1", b"0-0", []],
+    "read": [0, b"r", b"1", b"0-0", b"0-0", []],
     "trim": 0,
     "recover": [0, b"1", b"r", b"0-0"],
 }

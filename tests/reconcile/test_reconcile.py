@@ -107,7 +107,7 @@ async def test_traffic_is_no_difference(compared: Compared) -> None:
     ("damage", "found"),
     [
         ("DELETE FROM usage_records WHERE position = (SELECT MAX(position) FROM usage_records)",
-         ["I2", "I3", "I3", "I9"]),
+         ["I2", "I3", "I3", "I9", "I9"]),
         ("DELETE FROM usage_keys WHERE usage_id = (SELECT usage_id FROM usage_records LIMIT 1)",
          ["I2"]),
         ("UPDATE usage_keys SET stream_id = '1-1'"
@@ -120,9 +120,11 @@ async def test_traffic_is_no_difference(compared: Compared) -> None:
          " WHERE position = (SELECT MAX(position) FROM usage_records)", ["I4", "I5", "I5"]),
         ("UPDATE usage_totals SET quantity = quantity + 1"
          " WHERE subject LIKE 'org:%:user:%' AND quantity = 6", ["I3", "I3", "I3", "I3"]),
-        ("UPDATE audit_seals SET head = sha256('other')", ["I9"]),
-        ("UPDATE audit_seals SET records = records - 1", ["I9", "I9"]),
-        ("DELETE FROM audit_seals", ["I9", "I9", "I9", "I9", "I9", "I9"]),
+        ("UPDATE usage_records SET plan_tier = 'other'"
+         " WHERE position = (SELECT MAX(position) FROM usage_records)", ["I9"]),
+        ("UPDATE audit_seals SET head = sha256('other')", ["I9", "I9"]),
+        ("UPDATE audit_seals SET records = records - 1", ["I9", "I9", "I9"]),
+        ("DELETE FROM audit_seals", ["I9"] * 7),
     ],
 )  # fmt: skip
 async def test_damage_to_the_ledger_is_found_and_named(
