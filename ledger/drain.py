@@ -27,6 +27,7 @@ from ledger.booking import Booking, DrainStopped
 from ledger.db import Connection
 from ledger.domain.usage import UsageRecord, at_ms
 from ledger.recovery import Superseded, recover
+from lua import keys
 from lua.scripts import Scripts
 from lua.types import Fenced
 
@@ -35,6 +36,17 @@ log = structlog.get_logger()
 BATCH = 2000  # entries per transaction: large enough to fill a round trip, small enough to retry
 AHEAD = timedelta(days=7)
 STOPPED_S = 5.0  # how often a stopped partition is tried again
+
+
+class HistoryGap(DrainStopped):
+    """The database was restored from before what Redis still has. Draining on would leave out
+    without a trace what was recorded in between."""
+
+    def __init__(self, partition: int, cursor: str, floor: str) -> None:
+        super().__init__(
+            f"partition {partition} was drained up to {cursor}, but Redis has only what came after "
+            f"{floor}: {HistoryGap.__doc__} Restore a later backup, or have the gap accepted."
+        )
 
 
 class Drain:
@@ -74,7 +86,7 @@ class Drain:
             tail = await self._scripts.read(partition, after=after, count=1)
         except Fenced:
             return partition
-        return partition if tail.entries else None
+        return partition if tail.entries or keys.before(after, tail.floor) else None
 
     async def partition(self, partition: int) -> int:
         """Drains one batch of a partition; 0 when it is empty or another worker has it."""
@@ -113,10 +125,12 @@ class Drain:
         row = lease.cursor
         self._seen[partition] = row.last_id
         tail = await self._scripts.read(partition, after=row.last_id, count=BATCH)
-        if (tail.replid, tail.epoch) != (row.replid, row.epoch) or _before(
+        if (tail.replid, tail.epoch) != (row.replid, row.epoch) or keys.before(
             tail.last_id, row.last_id
         ):
             raise Fenced
+        if keys.before(row.last_id, tail.floor):
+            raise HistoryGap(partition, row.last_id, tail.floor)
         if not tail.entries:
             return None
         booking = Booking(
@@ -154,7 +168,3 @@ class Batch(msgspec.Struct, frozen=True):
 class _MonthMissing(Exception):
     def __init__(self, months: set[date]) -> None:
         self.months = months
-
-
-def _before(a: str, b: str) -> bool:
-    return tuple(map(int, a.split("-"))) < tuple(map(int, b.split("-")))

@@ -62,6 +62,11 @@ def uuid_text(raw: bytes) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
+def before(a: str, b: str) -> bool:
+    """Whether one stream id comes before another."""
+    return tuple(map(int, a.split("-"))) < tuple(map(int, b.split("-")))
+
+
 @cache
 def of_partition(partition: int) -> tuple[str, str, str]:
     """Stream, meta and receipts, as the record script takes them."""

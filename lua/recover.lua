@@ -29,7 +29,7 @@ local row_replid, epoch, cursor = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 
 local replid = server_replid()
 local last = last_id(stream)
-local raw = redis.call('HMGET', key, 'epoch', 'replid', 'vouched_from')
+local raw = redis.call('HMGET', key, 'epoch', 'replid', 'vouched_from', 'floor')
 local meta_epoch, meta_replid, vouched_from = tonumber(raw[1] or '0'), raw[2], raw[3]
 
 local fresh = not meta_replid and row_replid == '' and cursor == '0-0' and last == '0-0'
@@ -54,16 +54,19 @@ end
 -- rebuilt from the ledger, and the entry in the stream becomes the audit event of the loss.
 now_epoch = now_epoch + 1
 local epoch_text = text(now_epoch)
+-- What was trimmed stays trimmed: a database restored from before it must still find the gap.
+local floor = raw[4] and id_less(cursor, raw[4]) and raw[4] or cursor
 -- After everything that anybody has heard of, so that this loss is found but once.
 local highest = cursor
 if id_less(highest, last) then highest = last end
 if id_less(highest, ARGV[5]) then highest = ARGV[5] end
+if id_less(highest, floor) then highest = floor end
 redis.call('XADD', stream, id_after(highest), 'recovery', epoch_text, 'cursor', cursor, 'last', last,
   'at', text(now_ms))
 -- Counted, not measured: entries that were drained but not trimmed must not fill the cap.
 local undrained = #redis.call('XRANGE', stream, '(' .. cursor, '+')
 redis.call('DEL', key)
 redis.call('HSET', key, 'epoch', epoch_text, 'replid', replid, 'vouched_from', row_replid,
-  'floor', cursor, 'bumped_at', text(now_ms), 'offset', ARGV[6],
+  'floor', floor, 'bumped_at', text(now_ms), 'offset', ARGV[6],
   'drained', ARGV[4], 'retained', text(redis.call('XLEN', stream) - undrained))
 return { LOST, epoch_text, replid, last_id(stream) }

@@ -115,12 +115,15 @@ class Scripts:
     async def read(self, partition: int, *, after: str, count: int) -> Tail:
         """Entries after an id, with the identity of the server. Raises `Fenced`."""
         names = [keys.stream(partition), keys.meta(partition)]
-        fenced, replid, epoch, last_id, entries = await self._run("read", names, [after, count])
+        fenced, replid, epoch, floor, last_id, entries = await self._run(
+            "read", names, [after, count]
+        )
         if fenced:
             raise Fenced
         return Tail(
             replid.decode(),
             int(epoch),
+            floor.decode(),
             last_id.decode(),
             [(entry_id.decode(), _fields(flat)) for entry_id, flat in entries],
         )

@@ -21,6 +21,12 @@ class Redis(Protocol):
     async def run(self, *command: Any) -> Any: ...
 
 
+async def floor(redis: Redis, partition: int) -> str:
+    """The last entry that was ever trimmed."""
+    [found] = await redis.run("HMGET", keys.meta(partition), "floor")
+    return "0-0" if found is None else found.decode()
+
+
 async def standing(redis: Redis, partition: int) -> Standing:
     replid, retained = await redis.run("HMGET", keys.meta(partition), "replid", "retained")
     entries = await redis.run("XLEN", keys.stream(partition))

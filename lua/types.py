@@ -130,8 +130,11 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 class Tail(msgspec.Struct, frozen=True):
+    """Entries after a cursor, and what the drain checks first. `floor`: last id ever trimmed."""
+
     replid: str
     epoch: int
+    floor: str
     last_id: str
     entries: list[tuple[str, dict[str, bytes]]]
 

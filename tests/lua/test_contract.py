@@ -38,7 +38,7 @@ REPLIES: dict[str, Any] = {
     "check": [0, 1, [0]],
     "quota": [0, 1, 0, [], []],
     "load": 0,
-    "read": [0, b"r", b"1", b"0-0", []],
+    "read": [0, b"r", b"1", b"0-0", b"0-0", []],
     "trim": 0,
     "recover": [0, b"1", b"r", b"0-0"],
 }
