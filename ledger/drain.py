@@ -133,15 +133,19 @@ class Drain:
             raise HistoryGap(partition, row.last_id, tail.floor)
         if not tail.entries:
             return None
-        booking = Booking(
-            self._connection, partition, row.drained + 1, lease.audit_head, self._usage_types
-        )
-        records = await booking.read(tail)
+        booking = Booking(self._connection, row, self._usage_types)
+        records = await booking.read(tail.entries)
         self._have_months_for(records)
         await booking.book(records, dict(tail.entries))
         last_id, drained = tail.entries[-1][0], row.drained + len(tail.entries)
         await store.advance_cursor(
-            self._connection, partition, last_id, drained, booking.head, new_trim=lease.trim_due
+            self._connection,
+            partition,
+            last_id,
+            drained,
+            booking.position,
+            booking.head,
+            new_trim=lease.trim_due,
         )
         trim = lease.trim_id if lease.trim_due and lease.trim_id != "0-0" else ""
         return Batch(tail.replid, len(tail.entries), drained, last_id, trim, booking)

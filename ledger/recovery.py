@@ -15,9 +15,6 @@ from lua.types import Recovery, RecoveryOutcome
 
 log = structlog.get_logger()
 
-# Longer than a drain transaction: whoever has the row is working, or will be thrown out.
-LOCK_TIMEOUT = "6s"
-
 
 class Superseded(Exception):
     """This Redis holds a history that the ledger has left behind or never knew; nothing is
@@ -31,7 +28,6 @@ async def recover(
     a new epoch in which every quota is rebuilt. `acked` is the highest stream id the caller has
     answered for. Safe to run any number of times. Raises `Superseded`."""
     async with connection.transaction():
-        await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         row = await store.hold_cursor(connection, partition)
         result = await scripts.recover(
             partition,

@@ -51,7 +51,6 @@ ENVIRON = {
 }
 SQL = {
     "ledger/migrate.py": "its own table, before any migration ran",
-    "ledger/recovery.py": "SET LOCAL lock_timeout, of its own transaction",
     "gateway/dev/servers.py": "the embedded server: creates the database",
     "gateway/doctor.py": "asks Postgres for its time",
 }
@@ -208,11 +207,6 @@ def test_each_thing_has_its_places_and_is_nowhere_else(
     broken_by: Callable[[Module], object], places: dict[str, str]
 ) -> None:
     assert {one.path for one in MODULES if broken_by(one)} == places.keys()
-
-
-def test_the_recovery_sets_a_timeout_and_no_more() -> None:
-    [recovery] = [one for one in MODULES if one.path == "ledger/recovery.py"]
-    assert list(recovery.statements()) == ["SET LOCAL lock_timeout = '"]
 
 
 def test_every_package_is_looked_at() -> None:

@@ -21,6 +21,8 @@ from ledger.store.cursor import (
     ensure_cursors,
     hold_cursor,
     lease_cursor,
+    settle,
+    skip_gap,
     vouch,
 )
 from ledger.store.drain import (
@@ -82,6 +84,8 @@ __all__ = [
     "live_subscriptions",
     "newest_plan",
     "organization_of_user",
+    "settle",
+    "skip_gap",
     "terms_version",
     "totals",
     "usage_position",

@@ -103,6 +103,7 @@ class Partition:
         return {row["stream_id"] for row in await self.sql.fetch(sql, self.number)}
 
     async def _check_seals(self, rows: list[tuple[int, dict[str, bytes]]]) -> None:
+        assert [position for position, _ in rows] == list(range(1, len(rows) + 1))
         seals = await self.sql.fetch(
             "SELECT * FROM audit_seals WHERE partition = $1 ORDER BY last_position", self.number
         )
