@@ -111,5 +111,6 @@ async def _load_subject(
         through=shot.cursor.last_id,
         terms=encode_terms(shot.terms),
         blocked="",
+        settled=0,
         limits=[Limit(one.usage_type, one.enforcement, one.limit, 0, 0, 0) for one in shot.rules],
     )

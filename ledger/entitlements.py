@@ -149,6 +149,7 @@ class Loader:
             through=through,
             terms=encode_terms(shot.terms),
             blocked=shot.blocked,
+            settled=shot.cursor.settled,
             limits=[_limit(rule, totals) for rule in shot.rules],
         )
 

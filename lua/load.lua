@@ -15,7 +15,8 @@ ARGV[6] cursor    last drained id of the snapshot
 ARGV[7] through   last id whose units are already in `used`
 ARGV[8] terms     opaque, copied into every entry for the ledger
 ARGV[9] blocked   reason why usage is refused, empty when it is not
-ARGV[10] ttl      seconds
+ARGV[10] settled  dead letters settled in this partition, in the snapshot
+ARGV[11] ttl      seconds
 
 LIMIT[1] usage_type
 LIMIT[2] rule     packed: enforcement letter, limit, units and microseconds of its rate window
@@ -30,21 +31,26 @@ outcome: LOADED 0, FENCED 1, RETRY 2
 --- @include "quota"
 
 local LOADED, FENCED, RETRY = 0, 1, 2
-local ARGS_BEFORE, SLOTS = 10, 3
+local ARGS_BEFORE, SLOTS = 11, 3
 local TAIL = 1000 -- entries read here at most: a Lua scan costs 3 us an entry and blocks the server
 local SAID, COUNTED = '>c16Bc0Bc0Bc0', '>i8I8I8i8' -- as far as they matter here
 
 local stream, key = KEYS[1], KEYS[3]
 local subject, epoch, version = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local starts, ends, blocked = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[9]
+local settled = tonumber(ARGV[10])
 
 local meta = fence(KEYS[2])
 if not meta then return FENCED end
 if epoch ~= meta.epoch then return RETRY end
 if id_less(ARGV[6], redis.call('HGET', KEYS[2], 'floor') or '0-0') then return RETRY end
 if meta.now_ms < starts or meta.now_ms >= ends then return RETRY end
-local old = redis.call('HMGET', key, 'version', 'state')
-if old[1] and version < tonumber(old[1]) then return RETRY end -- also of a stub, by supersede
+local old = redis.call('HMGET', key, 'version', 'state', 'settled')
+-- What an earlier epoch knew of holds nobody out: the ledger may have been restored since.
+if not state_epoch(old[2]) or state_epoch(old[2]) == meta.epoch then
+  if old[1] and version < tonumber(old[1]) then return RETRY end -- also of a stub, by supersede
+  if old[3] and settled < tonumber(old[3]) then return RETRY end -- of a stub, by rebuild
+end
 
 local is_pool = string.sub(subject, 1, 1) == 'o' and #subject == 17
 local rules, used, types = {}, {}, {}
@@ -82,6 +88,7 @@ local function set(name, value)
   fields[#fields + 1] = name
   fields[#fields + 1] = value
 end
+if settled > 0 then set('settled', ARGV[10]) end
 for _, usage_type in ipairs(types) do
   local rule = rules[usage_type]
   set('rule:' .. usage_type, rule)
@@ -98,5 +105,5 @@ for _, usage_type in ipairs(types) do
 end
 redis.call('DEL', key)
 redis.call('HSET', key, unpack(fields))
-redis.call('EXPIRE', key, ARGV[10])
+redis.call('EXPIRE', key, ARGV[11])
 return LOADED

@@ -97,11 +97,12 @@ class Scripts:
         through: str,
         terms: bytes,
         blocked: str,
+        settled: int,
         limits: Iterable[Limit],
     ) -> LoadOutcome:
         """Writes a subject's quota hash unless something newer has overtaken the snapshot."""
         args: list[Any] = [subject, epoch, version, starts, ends, cursor, through, terms, blocked]
-        args.append(QUOTA_TTL_S)
+        args += (settled, QUOTA_TTL_S)
         for one in limits:
             rule = pack_rule(one.enforcement, one.limit, one.rate_limit, one.rate_window_us)
             args += (one.usage_type, rule, one.used)
@@ -111,6 +112,15 @@ class Scripts:
             keys.quota(partition, subject),
         ]
         return LoadOutcome(await self._run("load", names, args))
+
+    async def rebuild(
+        self, partition: int, who: bytes, pool: bytes | None, *, settled: int
+    ) -> None:
+        """Has the quotas loaded again, from a snapshot that knows of so many settled dead
+        letters. Raises `Fenced`."""
+        names = _quota_names(partition, who, pool)
+        if await self._run("rebuild", names, [settled, QUOTA_TTL_S]):
+            raise Fenced
 
     async def read(self, partition: int, *, after: str, count: int) -> Tail:
         """Entries after an id, with the identity of the server. Raises `Fenced`."""
@@ -143,10 +153,12 @@ class Scripts:
         drained: int,
         acked: str,
         offset: int,
+        decided: bool = False,
     ) -> Recovery:
-        """Vouches for the server, or begins a new epoch. Only while holding the cursor row."""
+        """Vouches for the server, or begins a new epoch; always the latter when an operator has
+        `decided` to go on from the cursor. Only while holding the cursor row."""
         names = [keys.stream(partition), keys.meta(partition)]
-        args = [row_replid, epoch, cursor, drained, acked, offset]
+        args = [row_replid, epoch, cursor, drained, acked, offset, int(decided)]
         outcome, now_epoch, replid, last_id = await self._run("recover", names, args)
         return Recovery(RecoveryOutcome(outcome), int(now_epoch), replid.decode(), last_id.decode())
 
@@ -159,7 +171,7 @@ class Scripts:
             return await self._connection.evalsha(script.sha, names, args)
 
 
-NAMES = ("record", "check", "quota", "load", "read", "trim", "recover")
+NAMES = ("record", "check", "quota", "load", "rebuild", "read", "trim", "recover")
 
 
 class _Script:

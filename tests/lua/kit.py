@@ -159,6 +159,7 @@ class Bench:
             "through": "0-0",
             "terms": TERMS,
             "blocked": "",
+            "settled": 0,
         }
         return await self.scripts.load(self.partition, subject, limits=limits, **(usual | said))
 

@@ -33,11 +33,13 @@ SAID: dict[str, Any] = {
     "starts": 15, "ends": 16, "cursor": "17-0", "through": "18-0", "terms": b"19",
     "blocked": "paused", "after": "20-0", "count": 21, "replid": "22", "drained": 23,
     "row_replid": "24", "acked": "25-0", "offset": 26,
+    "settled": 27, "decided": True,
 }  # fmt: skip
 REPLIES: dict[str, Any] = {
     "check": [0, 1, [0]],
     "quota": [0, 1, 0, [], []],
     "load": 0,
+    "rebuild": 0,
     "read": [0, b"r", b"1", b"0-0", b"0-0", []],
     "trim": 0,
     "recover": [0, b"1", b"r", b"0-0"],
@@ -199,6 +201,7 @@ async def test_the_wrapper_sends_the_arguments_that_the_header_names_in_its_orde
         "record": ([Event(PARTITION, MEMBER, b"", b"", "", 1, None, b"")],),
         "check": (MEMBER, POOL),
         "quota": (MEMBER, POOL),
+        "rebuild": (MEMBER, POOL),
         "load": (MEMBER,),
     }.get(name, ())
     extra = {"limits": ()} if name == "load" else {}
@@ -215,7 +218,7 @@ async def test_the_wrapper_sends_the_arguments_that_the_header_names_in_its_orde
     assert own_parameters(name) == argv
 
 
-@pytest.mark.parametrize("name", ["check", "quota"])
+@pytest.mark.parametrize("name", ["check", "quota", "rebuild"])
 async def test_a_personal_account_has_no_pool_key(name: str) -> None:
     recording = await sent(name, USER, None)
     assert recording.keys == [EVERY_KEY["meta"], keys.quota(PARTITION, USER)]
