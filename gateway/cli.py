@@ -175,6 +175,39 @@ def _doctor(_: argparse.Namespace) -> int:
     return asyncio.run(doctor.doctor(os.environ))
 
 
+def _letters_arguments(parser: argparse.ArgumentParser) -> None:
+    from gateway import operators
+
+    operators.letters_arguments(parser)
+
+
+def _partition_arguments(parser: argparse.ArgumentParser) -> None:
+    from gateway import operators
+
+    operators.partition_arguments(parser)
+
+
+def _dead_letters(args: argparse.Namespace) -> int:
+    from gateway import operators
+
+    _adopt_running(os.environ, database=True)
+    return asyncio.run(operators.dead_letters(args))
+
+
+def _accept_gap(args: argparse.Namespace) -> int:
+    from gateway import operators
+
+    _adopt_running(os.environ, database=True)
+    return asyncio.run(operators.accept_gap(args))
+
+
+def _adopt_redis(args: argparse.Namespace) -> int:
+    from gateway import operators
+
+    _adopt_running(os.environ, database=True)
+    return asyncio.run(operators.adopt_redis(args))
+
+
 COMMANDS = {
     "up": Command("start everything; the servers too, unless their URLs are set", _up),
     "infrastructure": Command("start only Redis and Postgres", _infrastructure),
@@ -184,6 +217,19 @@ COMMANDS = {
     "migrate": Command("bring the database to this version", _migrate),
     "replay": Command("send the rows of a CSV file as usage records", _replay, _replay_arguments),
     "doctor": Command("check this installation and say what is wrong", _doctor),
+    "dead-letters": Command(
+        "entries that could not be written: list, retry, discard",
+        _dead_letters,
+        _letters_arguments,
+    ),
+    "accept-gap": Command(
+        "go on although a restored database lacks usage that Redis no longer has",
+        _accept_gap,
+        _partition_arguments,
+    ),
+    "adopt-redis": Command(
+        "believe a Redis that holds another history", _adopt_redis, _partition_arguments
+    ),
 }
 
 

@@ -11,8 +11,9 @@ import msgspec
 
 from ledger import db, loops, migrate, settings, store
 from ledger.domain.usage import ms_of
+from lua import keys
 from lua.connection import RedisConnection, RedisUnavailable
-from lua.standing import standing
+from lua.standing import floor, standing
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -157,18 +158,29 @@ async def _together(
 
 
 async def _partitions(connection: db.Connection, redis: RedisConnection) -> AsyncIterator[Finding]:
-    lag, foreign = 0, []
+    lag, foreign, gaps = 0, [], []
     for row in await store.cursors(connection):
         partition = await standing(redis, row.partition)
         lag += partition.undrained
         if partition.replid not in (None, row.replid):
             foreign.append(str(row.partition))
+        if keys.before(row.last_id, await floor(redis, row.partition)):
+            gaps.append(str(row.partition))
     if foreign:
         yield Finding(
             "problem",
             f"redis: partitions {', '.join(foreign)} hold a history that this database does not "
-            "know; are REDIS_URL and DATABASE_URL of the same installation?",
+            "know; are REDIS_URL and DATABASE_URL of the same installation? If they are, look at "
+            f"./run adopt-redis {' '.join(foreign)}",
         )
+    if gaps:
+        yield Finding(
+            "problem",
+            f"postgres: partitions {', '.join(gaps)} lack usage that Redis no longer has: restore "
+            f"a later backup, or look at ./run accept-gap {' '.join(gaps)}",
+        )
+    if letters := await store.count_open_dead_letters(connection):
+        yield Finding("warning", f"ledger: {letters} dead letters; ./run dead-letters list")
     yield Finding("ok", f"ledger: {lag} entries wait to be drained")
 
 

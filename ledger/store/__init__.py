@@ -25,6 +25,14 @@ from ledger.store.cursor import (
     skip_gap,
     vouch,
 )
+from ledger.store.dead_letters import (
+    DeadLetter,
+    close_dead_letter,
+    count_open_dead_letters,
+    dead_letter,
+    dead_letters,
+    explain_dead_letter,
+)
 from ledger.store.drain import (
     KnownKey,
     add_totals,
@@ -55,6 +63,7 @@ from ledger.store.usage import (
 __all__ = [
     "QUERIES",
     "Cursor",
+    "DeadLetter",
     "KnownKey",
     "Lease",
     "PastAnswer",
@@ -65,11 +74,16 @@ __all__ = [
     "answers",
     "claim_keys",
     "clock_offset",
+    "close_dead_letter",
     "count_cursors",
+    "count_open_dead_letters",
     "cursor",
     "cursors",
+    "dead_letter",
+    "dead_letters",
     "ensure_cursors",
     "ensure_usage_month",
+    "explain_dead_letter",
     "hold_cursor",
     "insert_audit_event",
     "insert_dead_letter",
