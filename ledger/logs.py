@@ -54,7 +54,7 @@ def configure(level: str) -> None:
 
 def silence() -> None:
     """For a command whose output is what it prints itself."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL + 1))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
 def usage_recorded(records: Iterable[UsageRecord], usage_types: dict[str, int]) -> None:
