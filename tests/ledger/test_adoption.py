@@ -210,7 +210,7 @@ async def promoted(old: Service, new: Service) -> None:
     await new.redis.run("CONFIG", "SET", "masterauth", master.password)
     await new.redis.run("REPLICAOF", master.hostname, master.port)
     async with asyncio.timeout(20):
-        while (await new.redis.run("INFO"))["master_link_status"] != "up":
+        while (await new.redis.run("INFO"))["master_link_status"] != "up":  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     await old.drained()  # vouches again: a first replica changes its master's replication id
     assert await old.redis.run("WAIT", 1, 5000) == 1
