@@ -7,6 +7,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, MutableMapping, Sequence
+from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
@@ -180,32 +181,6 @@ def _replay(args: argparse.Namespace) -> int:
     return asyncio.run(replay.replay(args))
 
 
-def _reconcile_arguments(parser: argparse.ArgumentParser) -> None:
-    from gateway import operations
-
-    operations.reconcile_arguments(parser)
-
-
-def _reconcile(args: argparse.Namespace) -> int:
-    from gateway import operations
-
-    _adopt_running(os.environ, database=True)
-    return asyncio.run(operations.reconcile(args))
-
-
-def _recalculate_arguments(parser: argparse.ArgumentParser) -> None:
-    from gateway import operations
-
-    operations.recalculate_arguments(parser)
-
-
-def _recalculate(args: argparse.Namespace) -> int:
-    from gateway import operations
-
-    _adopt_running(os.environ, database=True)
-    return asyncio.run(operations.recalculate(args))
-
-
 def _doctor(_: argparse.Namespace) -> int:
     from gateway import doctor
 
@@ -239,6 +214,21 @@ def _restore(args: argparse.Namespace) -> int:
     return asyncio.run(command.restore(args, config, clock.now(), os.environ))
 
 
+def _operator(module: str, work: str) -> Callable[[argparse.Namespace], int]:
+    """A command of `gateway.operators`."""
+
+    def run(args: argparse.Namespace) -> int:
+        _adopt_running(os.environ, database=True)
+        found = getattr(import_module(f"gateway.operators.{module}"), work)
+        return int(asyncio.run(found(args)))
+
+    return run
+
+
+def _arguments(module: str, name: str) -> Callable[[argparse.ArgumentParser], None]:
+    return lambda parser: getattr(import_module(f"gateway.operators.{module}"), name)(parser)
+
+
 COMMANDS = {
     "up": Command("start everything; the servers too, unless their URLs are set", _up),
     "infrastructure": Command("start only Redis and Postgres", _infrastructure),
@@ -248,16 +238,33 @@ COMMANDS = {
     "migrate": Command("bring the database to this version", _migrate),
     "replay": Command("send the rows of a CSV file as usage records", _replay, _replay_arguments),
     "reconcile": Command(
-        "compare rows, totals, seals and Redis counters", _reconcile, _reconcile_arguments
+        "compare rows, totals, seals and Redis counters",
+        _operator("counts", "reconcile"),
+        _arguments("counts", "add_reconcile_arguments"),
     ),
     "recalculate": Command(
         "make a user's or organisation's quotas anew from the rows",
-        _recalculate,
-        _recalculate_arguments,
+        _operator("counts", "recalculate"),
+        _arguments("counts", "add_recalculate_arguments"),
     ),
     "backup": Command("write the ledger to an encrypted file", _backup, _backup_arguments),
     "restore": Command("bring a backup back", _restore, _restore_arguments),
     "doctor": Command("check this installation and say what is wrong", _doctor),
+    "dead-letters": Command(
+        "entries that could not be written: list, retry, discard",
+        _operator("letters", "dead_letters"),
+        _arguments("letters", "add_arguments"),
+    ),
+    "accept-gap": Command(
+        "go on although a restored database lacks usage that Redis no longer has",
+        _operator("partitions", "accept_gap"),
+        _arguments("partitions", "add_arguments"),
+    ),
+    "adopt-redis": Command(
+        "believe a Redis that holds another history",
+        _operator("partitions", "adopt_redis"),
+        _arguments("partitions", "add_arguments"),
+    ),
 }
 
 

@@ -152,18 +152,21 @@ async def _partitions(connection: db.Connection, redis: Multiplexer) -> AsyncIte
             foreign.append(str(row.partition))
         if keys.before(row.last_id, await floor(redis, row.partition)):
             gaps.append(str(row.partition))
-    if gaps:
-        yield Finding(
-            "problem",
-            f"ledger: partitions {', '.join(gaps)} are stopped: the database was restored from "
-            "before what Redis still has; restore a later backup, see docs/backup.md",
-        )
     if foreign:
         yield Finding(
             "problem",
             f"redis: partitions {', '.join(foreign)} hold a history that this database does not "
-            "know; are REDIS_URL and DATABASE_URL of the same installation?",
+            "know; are REDIS_URL and DATABASE_URL of the same installation? If they are, look at "
+            f"./run adopt-redis {' '.join(foreign)}",
         )
+    if gaps:
+        yield Finding(
+            "problem",
+            f"postgres: partitions {', '.join(gaps)} lack usage that Redis no longer has: restore "
+            f"a later backup, or look at ./run accept-gap {' '.join(gaps)}",
+        )
+    if letters := await store.count_open_dead_letters(connection):
+        yield Finding("warning", f"ledger: {letters} dead letters; ./run dead-letters list")
     yield Finding("ok", f"ledger: {lag} entries wait to be drained")
 
 

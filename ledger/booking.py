@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import structlog
 
 from ledger import db, store
 from ledger.db import Connection
-from ledger.domain.usage import BadEntry, UsageRecord, at_ms, parse_entry, seal
-from lua.types import Tail
+from ledger.domain.usage import BadEntry, UsageRecord, at_ms, count_of, parse_entry, seal
 
 log = structlog.get_logger()
 
@@ -24,33 +24,32 @@ class DrainStopped(Exception):
 
 class Booking:
     """Books a batch of a partition's entries: rows, totals and a seal of the records that count,
-    refunds of those that counted before, dead letters of what cannot be written. `first` is the
-    place of its first record in the partition, `head` that of the hash chain."""
+    refunds of those that counted before, dead letters of what cannot be written. The caller
+    holds the partition's `row`, and writes `position` and `head` to it afterwards."""
 
     def __init__(
-        self,
-        connection: Connection,
-        partition: int,
-        first: int,
-        head: bytes,
-        usage_types: dict[str, int],
+        self, connection: Connection, row: store.Cursor, usage_types: dict[str, int]
     ) -> None:
-        self.head = head
+        self.head = row.audit_head
         self.usage_types = usage_types  # decimal places, read again when one is not there
         self.records: list[UsageRecord] = []
+        self.refunds: list[UsageRecord] = []
         self.parked: list[dict[str, object]] = []  # to be told of once it is committed
-        self.refunded: set[str] = set()  # subjects that Redis counted too much of, as of `revision`
-        self.revision = 0
         self._connection = connection
-        self._partition = partition
-        self._first = first
+        self._partition = row.partition
+        self._before = row.position
         self._refused = 0  # in a row, by Postgres
 
-    async def read(self, tail: Tail) -> list[UsageRecord]:
+    @property
+    def position(self) -> int:
+        """Place of the last record in the partition's order."""
+        return self._before + len(self.records)
+
+    async def read(self, entries: Sequence[tuple[str, dict[str, bytes]]]) -> list[UsageRecord]:
         """Usage records of a batch; control entries become audit events, bad ones are parked."""
         records: list[UsageRecord] = []
         bad = 0
-        for stream_id, fields in tail.entries:
+        for stream_id, fields in entries:
             try:
                 if "recovery" in fields:
                     await self._recovery(fields)
@@ -75,8 +74,7 @@ class Booking:
             async with self._connection.transaction():  # a savepoint within the batch's own
                 new, repeats = await self._claim(records)
                 head = await self._write(new) if new else self.head
-                if repeats:
-                    await self._refund(repeats, entries)
+                refunds = await self._refund(repeats, entries) if repeats else []
         except db.REFUSED as error:
             if not _says_which_rule(error):
                 raise  # a missing month partition, not a record at fault
@@ -90,9 +88,10 @@ class Booking:
             if self._refused > BAD_IN_A_ROW:
                 raise DrainStopped(f"{DrainStopped.__doc__} Last: {error}") from error
             reason = f"Postgres refuses it: {type(error).__name__}"
-            await self._park(record.stream_id, entries[record.stream_id], reason, record)
+            await self._park(record.stream_id, entries[record.stream_id], reason)
             return
         self.records += new
+        self.refunds += refunds
         self.head = head
         self._refused = 0
 
@@ -114,7 +113,7 @@ class Booking:
 
     async def _write(self, records: list[UsageRecord]) -> bytes:
         """Rows, totals and seal of records that count; the new head of the hash chain."""
-        partition, first = self._partition, self._first + len(self.records)
+        partition, first = self._partition, self.position + 1
         unknown = sum(record.usage_type not in self.usage_types for record in records)
         if unknown:
             raise DrainStopped(f"{unknown} entries of an unknown usage type")
@@ -141,7 +140,7 @@ class Booking:
 
     async def _refund(
         self, repeats: list[UsageRecord], entries: dict[str, dict[str, bytes]]
-    ) -> None:
+    ) -> list[UsageRecord]:
         """A usage id that counted before: the same entry read again, a repeat whose receipt had
         expired (Redis counted it again, the ledger does not), or another body under an old key."""
         known = await store.known_keys(self._connection, [one.usage_id for one in repeats])
@@ -154,27 +153,16 @@ class Booking:
                 refunds.append(record)
             else:
                 reason = "idempotency key reused with another body or organization"
-                fields = entries[record.stream_id]
-                await self._park(record.stream_id, fields, reason, record)
+                await self._park(record.stream_id, entries[record.stream_id], reason)
         if refunds:
             log.warning("usage_repeated", partition=self._partition, records=len(refunds))
             await store.insert_refunds(self._connection, self._partition, refunds)
-            self.revision = await store.bump_revision(self._connection, self._partition)
-            self.refunded |= {subject for one in refunds for subject, _ in one.counted}
+        return refunds
 
-    async def _park(
-        self,
-        stream_id: str,
-        fields: dict[str, bytes],
-        reason: str,
-        record: UsageRecord | None = None,
-    ) -> None:
+    async def _park(self, stream_id: str, fields: dict[str, bytes], reason: str) -> None:
         self.parked.append({"stream_id": stream_id, "reason": reason})
-        entry = {name: value.hex() for name, value in fields.items()}
-        if record is not None:
-            entry["usage_id"] = str(record.usage_id)
         await store.insert_dead_letter(
-            self._connection, self._partition, stream_id, entry, reason, record
+            self._connection, self._partition, stream_id, fields, reason, count_of(fields)
         )
 
     async def _recovery(self, fields: dict[str, bytes]) -> None:
@@ -183,9 +171,11 @@ class Booking:
             at = at_ms(int(fields["at"]))
         except (KeyError, ValueError) as error:
             raise BadEntry("recovery entry is malformed") from error
+        # An operator's decision has its own event, of when it was made and by whom.
+        kind = "redis_epoch_began" if "decided" in fields else "redis_history_lost"
         await store.insert_audit_event(
             self._connection,
-            "redis_history_lost",
+            kind,
             "ledger",
             {"partition": self._partition, **details},
             at,

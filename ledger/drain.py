@@ -102,10 +102,9 @@ class Drain:
         for letter in batch.booking.parked:
             log.error("dead_letter", partition=partition, **letter)
         logs.usage_recorded(batch.booking.records, self._usage_types)
-        if batch.booking.refunded:  # lost in a crash here: reconcile finds the counters too high
-            await self._scripts.unload(
-                partition, sorted(batch.booking.refunded), revision=batch.booking.revision
-            )
+        if batch.booking.refunds:  # lost in a crash here: reconcile finds the counters too high
+            subjects = {subject for one in batch.booking.refunds for subject, _ in one.counted}
+            await self._scripts.unload(partition, sorted(subjects), revision=batch.revision)
         await self._scripts.trim(
             partition, replid=batch.replid, drained=batch.drained, through=batch.trim
         )
@@ -137,18 +136,25 @@ class Drain:
             raise HistoryGap(partition, row.last_id, tail.floor)
         if not tail.entries:
             return None
-        booking = Booking(
-            self._connection, partition, row.drained + 1, lease.audit_head, self._usage_types
-        )
-        records = await booking.read(tail)
+        booking = Booking(self._connection, row, self._usage_types)
+        records = await booking.read(tail.entries)
         self._have_months_for(records)
         await booking.book(records, dict(tail.entries))
         last_id, drained = tail.entries[-1][0], row.drained + len(tail.entries)
         await store.advance_cursor(
-            self._connection, partition, last_id, drained, booking.head, new_trim=lease.trim_due
+            self._connection,
+            partition,
+            last_id,
+            drained,
+            booking.position,
+            booking.head,
+            new_trim=lease.trim_due,
         )
+        revision = row.revision
+        if booking.refunds:  # from now on a load does not count them
+            revision = await store.bump_revision(self._connection, partition)
         trim = lease.trim_id if lease.trim_due and lease.trim_id != "0-0" else ""
-        return Batch(tail.replid, len(tail.entries), drained, last_id, trim, booking)
+        return Batch(tail.replid, len(tail.entries), drained, last_id, trim, revision, booking)
 
     def _have_months_for(self, records: list[UsageRecord]) -> None:
         # A week ahead as well: making a month locks the table, which on its first day is busy.
@@ -166,6 +172,7 @@ class Batch(msgspec.Struct, frozen=True):
     drained: int
     last_id: str
     trim: str
+    revision: int
     booking: Booking
 
 

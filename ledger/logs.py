@@ -52,6 +52,11 @@ def configure(level: str) -> None:
     logging.basicConfig(level=max(_LEVELS[level], logging.WARNING), handlers=[handler], force=True)
 
 
+def silence() -> None:
+    """For a command whose output is what it prints itself."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+
+
 def usage_recorded(records: Iterable[UsageRecord], usage_types: dict[str, int]) -> None:
     """The spec's financial line, once per record that became durable. Written by the ledger, in
     one write per batch, so that the hot path does not pay for it."""

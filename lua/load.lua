@@ -46,8 +46,11 @@ if epoch ~= meta.epoch then return RETRY end
 if id_less(ARGV[7], redis.call('HGET', KEYS[2], 'floor') or '0-0') then return RETRY end
 if meta.now_ms < starts or meta.now_ms >= ends then return RETRY end
 local old = redis.call('HMGET', key, 'version', 'state', 'revision')
-if old[1] and version < tonumber(old[1]) then return RETRY end
-if old[3] and revision < tonumber(old[3]) then return RETRY end -- by unload, of a hash or a stub
+-- What an earlier epoch knew of holds nobody out: the ledger may have been restored since.
+if not state_epoch(old[2]) or state_epoch(old[2]) == meta.epoch then
+  if old[1] and version < tonumber(old[1]) then return RETRY end
+  if old[3] and revision < tonumber(old[3]) then return RETRY end -- by unload, of a hash or a stub
+end
 
 local is_pool = string.sub(subject, 1, 1) == 'o' and #subject == 17
 local rules, used, types = {}, {}, {}

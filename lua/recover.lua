@@ -14,6 +14,7 @@ ARGV[3] cursor      last drained id
 ARGV[4] drained     entries drained since the partition began
 ARGV[5] acked       highest id any caller was answered for, 0-0 when not known
 ARGV[6] offset      ms of the test clock
+ARGV[7] decided     1: an operator has decided to go on from the cursor, whatever history this is
 
 REPLY outcome, epoch, replid, last_id
 outcome: WHOLE 0, LOST 1, SUPERSEDED 2
@@ -26,6 +27,7 @@ local WHOLE, LOST, SUPERSEDED = 0, 1, 2
 
 local stream, key = KEYS[1], KEYS[2]
 local row_replid, epoch, cursor = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local decided = ARGV[7] == '1'
 
 local replid = server_replid()
 local last = last_id(stream)
@@ -34,9 +36,10 @@ local meta_epoch, meta_replid, vouched_from = tonumber(raw[1] or '0'), raw[2], r
 
 local fresh = not meta_replid and row_replid == '' and cursor == '0-0' and last == '0-0'
 local believed = meta_replid == row_replid or (meta_replid == replid and vouched_from == row_replid)
-if meta_replid and not believed then return { SUPERSEDED, ARGV[2], replid, last } end
+if meta_replid and not believed and not decided then return { SUPERSEDED, ARGV[2], replid, last } end
 
-local whole = fresh or (meta_replid and not id_less(last, cursor) and not id_less(last, ARGV[5]))
+local whole = not decided
+  and (fresh or (meta_replid and not id_less(last, cursor) and not id_less(last, ARGV[5])))
 local now_epoch = math.max(epoch, meta_epoch)
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[6])
@@ -62,11 +65,13 @@ if id_less(highest, last) then highest = last end
 if id_less(highest, ARGV[5]) then highest = ARGV[5] end
 if id_less(highest, floor) then highest = floor end
 redis.call('XADD', stream, id_after(highest), 'recovery', epoch_text, 'cursor', cursor, 'last', last,
-  'at', text(now_ms))
+  'at', text(now_ms), unpack(decided and { 'decided', '1' } or {}))
 -- Counted, not measured: entries that were drained but not trimmed must not fill the cap.
 local undrained = #redis.call('XRANGE', stream, '(' .. cursor, '+')
+-- A decision whose commit failed was not audited: no row's server may have it taken up again.
+local from = decided and 'decision' or row_replid
 redis.call('DEL', key)
-redis.call('HSET', key, 'epoch', epoch_text, 'replid', replid, 'vouched_from', row_replid,
+redis.call('HSET', key, 'epoch', epoch_text, 'replid', replid, 'vouched_from', from,
   'floor', floor, 'bumped_at', text(now_ms), 'offset', ARGV[6],
   'drained', ARGV[4], 'retained', text(redis.call('XLEN', stream) - undrained))
 return { LOST, epoch_text, replid, last_id(stream) }

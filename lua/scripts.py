@@ -177,10 +177,12 @@ class Scripts:
         drained: int,
         acked: str,
         offset: int,
+        decided: bool = False,
     ) -> Recovery:
-        """Vouches for the server, or begins a new epoch. Only while holding the cursor row."""
+        """Vouches for the server, or begins a new epoch; always the latter when an operator has
+        `decided` to go on from the cursor. Only while holding the cursor row."""
         names = [keys.stream(partition), keys.meta(partition)]
-        args = [row_replid, epoch, cursor, drained, acked, offset]
+        args = [row_replid, epoch, cursor, drained, acked, offset, int(decided)]
         outcome, now_epoch, replid, last_id = await self._run("recover", names, args)
         return Recovery(RecoveryOutcome(outcome), int(now_epoch), replid.decode(), last_id.decode())
 

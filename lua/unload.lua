@@ -13,15 +13,17 @@ REPLY outcome
 outcome: UNLOADED 0, FENCED 1
 ]]
 --- @include "fence"
+--- @include "quota"
 
 local UNLOADED, FENCED = 0, 1
 
 local meta = fence(KEYS[1])
 if not meta then return FENCED end
 local revision = tonumber(ARGV[1])
+local closed = struct.pack(STATE, meta.epoch, 0, 0, 0, 0, '') -- a period that is never open
 for i = 2, #KEYS do
-  local old = tonumber(redis.call('HGET', KEYS[i], 'revision') or '0')
-  redis.call('HSET', KEYS[i], 'state', '', 'revision', text(math.max(old, revision)))
+  local old = whole(redis.call('HGET', KEYS[i], 'revision'))
+  redis.call('HSET', KEYS[i], 'state', closed, 'revision', text(math.max(old, revision)))
   redis.call('EXPIRE', KEYS[i], ARGV[2])
 end
 return UNLOADED

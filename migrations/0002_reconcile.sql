@@ -4,7 +4,7 @@ ALTER TABLE stream_cursor ADD COLUMN revision BIGINT NOT NULL DEFAULT 0;
 COMMENT ON COLUMN stream_cursor.revision IS 'Grows when counts of this partition change otherwise than by draining: a quota loaded from an older snapshot is refused.';
 
 CREATE TABLE reconcile_state (
-    partition       SMALLINT PRIMARY KEY REFERENCES stream_cursor,
+    partition       SMALLINT PRIMARY KEY,
     position        BIGINT NOT NULL DEFAULT 0,
     checked_at      TIMESTAMPTZ NOT NULL DEFAULT NOW(),
     findings        JSONB NOT NULL DEFAULT '[]'

@@ -92,9 +92,21 @@ class UsageRecord(msgspec.Struct, frozen=True):
         return ((f"{pool}:user:{self.user_id}", self.quota_period), (pool, self.pool_period))
 
 
+class Count(msgspec.Struct, frozen=True):
+    """What Redis counted for an entry: in units, against the quotas of `who` and its pool that
+    began at these times (ms)."""
+
+    who: bytes
+    usage_type: str
+    units: int
+    quota_period: int
+    pool_period: int | None
+
+
 _payload = msgspec.msgpack.Decoder(Payload)
 _terms = msgspec.msgpack.Decoder(Terms)
 _encode = msgspec.msgpack.Encoder().encode
+_WHO = ((b"u", 17), (b"o", 33))  # kind and length
 _USAGE_TYPE = re.compile(rb"[a-z][a-z0-9_]{0,49}\Z")
 
 
@@ -124,7 +136,7 @@ def parse_entry(stream_id: str, fields: Mapping[str, bytes]) -> UsageRecord:
     try:
         said, quota = unpack_said(fields["event"]), _counted(fields["quota"])
         who, kind = said.who, said.who[:1]
-        if (kind, len(who)) not in ((b"u", 17), (b"o", 33)):
+        if (kind, len(who)) not in _WHO:
             raise BadEntry("who is malformed")
         terms = _terms_of(fields["terms"])
         payload = _payload.decode(said.payload)
@@ -143,7 +155,7 @@ def parse_entry(stream_id: str, fields: Mapping[str, bytes]) -> UsageRecord:
             occurred_at=occurred,
             billing_period=_billing_period(terms, occurred),
             quota_period=_instant(quota.starts),
-            pool_period=None if quota.pool_starts == NONE else _instant(quota.pool_starts),
+            pool_period=_pool_period(quota),
             used_after=quota.used,
             pool_used_after=None if quota.pool_starts == NONE else quota.pool_used,
             remaining=None if quota.remaining == NONE else quota.remaining,
@@ -157,6 +169,28 @@ def parse_entry(stream_id: str, fields: Mapping[str, bytes]) -> UsageRecord:
     except (ValueError, OverflowError, OSError, RecursionError, msgspec.MsgspecError) as error:
         # OSError: a time zone's name becomes a path
         raise BadEntry(str(error)[:200]) from error
+
+
+def count_of(fields: Mapping[str, bytes]) -> Count | None:
+    """What counts of an entry although it may not become a record: all that the load script reads.
+    None of bytes that no script has written, which count nowhere."""
+    try:
+        said, quota = unpack_said(fields["event"]), _counted(fields["quota"])
+        if (said.who[:1], len(said.who)) not in _WHO:
+            return None
+        return Count(
+            who=said.who,
+            usage_type=_usage_type(said.usage_type),
+            units=quota.units,
+            quota_period=_instant(quota.starts),
+            pool_period=_pool_period(quota),
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def _pool_period(quota: Counted) -> int | None:
+    return None if quota.pool_starts == NONE else _instant(quota.pool_starts)
 
 
 def _counted(raw: bytes) -> Counted:

@@ -59,7 +59,7 @@ class Reconciler:
         while not await self._scan.step():
             pass
         for partition in partitions:
-            through = (await store.cursor(self._connection, partition)).drained
+            through = (await store.cursor(self._connection, partition)).position
             reports.append(await rows.check(self._connection, partition, 0, through))
             reports.append(await rows.check_whole(self._connection, partition))
             subjects = sorted(self._scan.take(partition))
@@ -69,7 +69,7 @@ class Reconciler:
         return merged(reports)
 
     async def _latest(self, partition: int, position: int) -> Report:
-        through = (await store.cursor(self._connection, partition)).drained
+        through = (await store.cursor(self._connection, partition)).position
         checked = await rows.check(self._connection, partition, position, through)
         touched = await store.touched_accounts(self._connection, partition, position, through)
         subjects = _subjects(touched) | self._scan.take(partition)

@@ -5,38 +5,49 @@ INSERT INTO stream_cursor (partition) SELECT generate_series(0, $1::INTEGER - 1)
 SELECT COUNT(*) FROM stream_cursor;
 
 -- name: cursor
-SELECT partition, epoch, replid, last_id, drained, revision FROM stream_cursor WHERE partition = $1;
+SELECT partition, epoch, replid, last_id, drained, position, revision, audit_head
+FROM stream_cursor WHERE partition = $1;
 
 -- name: cursors
-SELECT partition, epoch, replid, last_id, drained, revision FROM stream_cursor ORDER BY partition;
+SELECT partition, epoch, replid, last_id, drained, position, revision, audit_head
+FROM stream_cursor ORDER BY partition;
 
 -- name: lease_cursor
 -- The row lock is the drain's lease on the partition: another worker skips it, and it ends with
 -- the worker's session.
-SELECT partition, epoch, replid, last_id, drained, revision, audit_head, trim_id,
+SELECT partition, epoch, replid, last_id, drained, position, revision, audit_head, trim_id,
        trim_at <= NOW() - make_interval(secs => $2::INTEGER) AS trim_due
 FROM stream_cursor WHERE partition = $1 FOR UPDATE SKIP LOCKED;
 
 -- name: limit_wait
--- Longer than a drain's transaction: whoever has the row is working, or will be thrown out.
-SELECT set_config('lock_timeout', '6s', TRUE);
+SELECT set_config('lock_timeout', $1, TRUE);
 
 -- name: hold_cursor
 -- Waits for the row: what is done to a partition's counts as a whole must not skip it.
-SELECT partition, epoch, replid, last_id, drained, revision FROM stream_cursor WHERE partition = $1 FOR UPDATE;
+SELECT partition, epoch, replid, last_id, drained, position, revision, audit_head
+FROM stream_cursor WHERE partition = $1 FOR UPDATE;
 
 -- name: vouch
 UPDATE stream_cursor SET epoch = $2, replid = $3, updated_at = NOW() WHERE partition = $1;
 
 -- name: advance_cursor
 UPDATE stream_cursor
-SET last_id = $2, drained = $3, audit_head = $4, updated_at = NOW(),
-    trim_id = CASE WHEN $5::BOOLEAN THEN $2 ELSE trim_id END,
-    trim_at = CASE WHEN $5::BOOLEAN THEN NOW() ELSE trim_at END
+SET last_id = $2, drained = $3, position = $4, audit_head = $5, updated_at = NOW(),
+    trim_id = CASE WHEN $6::BOOLEAN THEN $2 ELSE trim_id END,
+    trim_at = CASE WHEN $6::BOOLEAN THEN NOW() ELSE trim_at END
 WHERE partition = $1;
 
 -- name: bump_revision
 UPDATE stream_cursor SET revision = revision + 1 WHERE partition = $1 RETURNING revision;
+
+-- name: settle
+-- A dead letter was settled: what it became in the partition's order, but nothing was drained.
+UPDATE stream_cursor
+SET position = $2, audit_head = $3, revision = revision + 1, updated_at = NOW()
+WHERE partition = $1;
+
+-- name: skip_gap
+UPDATE stream_cursor SET last_id = $2, drained = $3, updated_at = NOW() WHERE partition = $1;
 
 -- name: clock_offset
 SELECT offset_ms FROM service_clock;

@@ -7,24 +7,29 @@ import msgspec
 from ledger.db import Executor
 from ledger.store.queries import QUERIES
 
+# Longer than a drain transaction: whoever has the row is working, or will be thrown out.
+LOCK_TIMEOUT = "6s"
+
 
 class Cursor(msgspec.Struct, frozen=True):
-    """How far a partition has been drained, from which server. `revision` grows when its counts
-    change otherwise than by draining."""
+    """How far a partition has been drained, from which server; the place of its last record, the
+    revision of its counts, which grows when they change otherwise than by draining, and the head of
+    its hash chain."""
 
     partition: int
     epoch: int
     replid: str
     last_id: str
     drained: int
+    position: int
     revision: int
+    audit_head: bytes
 
 
 class Lease(msgspec.Struct, frozen=True):
     """A cursor row held by this transaction, with what the drain needs besides."""
 
     cursor: Cursor
-    audit_head: bytes
     trim_id: str
     trim_due: bool
 
@@ -53,13 +58,14 @@ async def lease_cursor(db: Executor, partition: int, retention_s: int) -> Lease 
     row = await db.fetchrow(QUERIES["lease_cursor"], partition, retention_s)
     if row is None:
         return None
-    cursor = Cursor(*(row[name] for name in Cursor.__struct_fields__))
-    return Lease(cursor, row["audit_head"], row["trim_id"], row["trim_due"])
+    cursor = Cursor(**{name: row[name] for name in Cursor.__struct_fields__})
+    return Lease(cursor, row["trim_id"], row["trim_due"])
 
 
 async def hold_cursor(db: Executor, partition: int) -> Cursor:
-    """The row, locked until the transaction ends; waits for whoever has it, but not for ever."""
-    await db.execute(QUERIES["limit_wait"])
+    """The row, locked until the transaction ends; waits for whoever has it. Raises
+    `ledger.db.LockNotAvailable` when that takes too long."""
+    await db.execute(QUERIES["limit_wait"], LOCK_TIMEOUT)
     return Cursor(**dict(await db.fetchrow(QUERIES["hold_cursor"], partition)))
 
 
@@ -68,9 +74,27 @@ async def vouch(db: Executor, partition: int, epoch: int, replid: str) -> None:
 
 
 async def advance_cursor(
-    db: Executor, partition: int, last_id: str, drained: int, head: bytes, *, new_trim: bool
+    db: Executor,
+    partition: int,
+    last_id: str,
+    drained: int,
+    position: int,
+    head: bytes,
+    *,
+    new_trim: bool,
 ) -> None:
-    await db.execute(QUERIES["advance_cursor"], partition, last_id, drained, head, new_trim)
+    await db.execute(
+        QUERIES["advance_cursor"], partition, last_id, drained, position, head, new_trim
+    )
+
+
+async def settle(db: Executor, partition: int, position: int, head: bytes) -> None:
+    """Takes over what a settled dead letter added to the partition's order; the next revision."""
+    await db.execute(QUERIES["settle"], partition, position, head)
+
+
+async def skip_gap(db: Executor, partition: int, last_id: str, drained: int) -> None:
+    await db.execute(QUERIES["skip_gap"], partition, last_id, drained)
 
 
 async def bump_revision(db: Executor, partition: int) -> int:

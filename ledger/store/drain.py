@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
@@ -10,8 +10,9 @@ from uuid import UUID
 import msgspec
 
 from ledger.db import Executor
-from ledger.domain.usage import UsageRecord, at_ms
+from ledger.domain.usage import Count, UsageRecord, at_ms
 from ledger.store.queries import QUERIES
+from lua import keys
 
 
 class KnownKey(msgspec.Struct, frozen=True):
@@ -72,19 +73,22 @@ async def insert_dead_letter(
     db: Executor,
     partition: int,
     stream_id: str,
-    entry: dict[str, str],
+    fields: Mapping[str, bytes],
     reason: str,
-    record: UsageRecord | None = None,
+    count: Count | None,
 ) -> None:
+    """Keeps an entry whole, with what Redis counted for it. One that is kept stays as it is."""
+    pool_period = count.pool_period if count else None
+    entry = {name: value.hex() for name, value in fields.items()}
     await db.execute(
         QUERIES["insert_dead_letter"],
         partition,
         stream_id,
-        record.counted[0][0] if record else None,
-        record.usage_type if record else None,
-        at_ms(record.quota_period) if record else None,
-        at_ms(record.pool_period) if record and record.pool_period is not None else None,
-        record.units if record else None,
+        keys.subject_text(count.who) if count else None,
+        count.usage_type if count else None,
+        at_ms(count.quota_period) if count else None,
+        None if pool_period is None else at_ms(pool_period),
+        count.units if count else None,
         msgspec.json.encode(entry).decode(),
         reason,
     )

@@ -14,6 +14,11 @@ local function open_state(state, meta)
   return epoch, starts, ends, seen_at, blocked
 end
 
+-- The epoch that a quota hash was written in; nil when it does not say.
+local function state_epoch(state)
+  return state and #state >= STATE_FRONT and struct.unpack('>I8', state) or nil
+end
+
 -- A counter is one usage type of one quota hash. A list, because a table with names costs Redis
 -- several times as much.
 local LETTER, STARTS, ENDS, TERMS, SEEN_AT, LIMIT = 1, 2, 3, 4, 5, 6

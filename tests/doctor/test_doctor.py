@@ -135,6 +135,26 @@ async def test_redis_and_postgres_of_two_installations_are_noticed(service: Serv
     await service.sql.execute("UPDATE stream_cursor SET replid = 'another'")
     [line] = (await report(service.settings))["problem"]
     assert "history that this database does not know" in line
+    assert line.endswith("look at ./run adopt-redis 1")
+
+
+async def test_a_database_restored_too_far_back_is_named_with_its_partitions(
+    service: Service,
+) -> None:
+    await service.drained()
+    await service.redis.run("HSET", keys.meta(2), "floor", "9-0")
+    [line] = (await report(service.settings))["problem"]
+    assert "partitions 2 lack usage" in line
+    assert line.endswith("./run accept-gap 2")
+
+
+async def test_open_dead_letters_are_a_warning(service: Service) -> None:
+    insert = "INSERT INTO dead_letters (partition, stream_id, entry, reason, status) VALUES "
+    await service.sql.execute(insert + "(0, '1-0', '{}', 'x', 'open')")
+    await service.sql.execute(insert + "(0, '2-0', '{}', 'x', 'discarded')")
+    found = await report(service.settings)
+    assert found["problem"] == []
+    assert found["warning"] == ["ledger: 1 dead letters; ./run dead-letters list"]
 
 
 async def test_a_database_restored_from_before_what_redis_has_is_named(service: Service) -> None:

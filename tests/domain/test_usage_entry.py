@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from datetime import date
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.domain.quantity import MAX_UNITS
-from ledger.domain.usage import BadEntry, at_ms, encode_payload, ms_of, parse_entry
+from ledger.domain.usage import (
+    BadEntry,
+    Count,
+    at_ms,
+    count_of,
+    encode_payload,
+    ms_of,
+    parse_entry,
+)
 from lua.packing import COUNTED
 from tests.domain import examples
 from tests.domain.examples import entry, payload, quota_field, terms
@@ -171,8 +178,38 @@ def parse_or_bad(fields: dict[str, bytes]) -> None:
         record = parse_entry("5-1", fields)
     except BadEntry as error:
         assert str(error)
+        count_of(fields)  # may count all the same
     else:
-        assert msgspec.structs.asdict(record)
+        count = count_of(fields)
+        assert count is not None
+        assert (count.usage_type, count.units) == (record.usage_type, record.units)
+        periods = (record.quota_period, record.pool_period)
+        assert (count.quota_period, count.pool_period) == periods
+
+
+def test_what_was_counted_is_known_although_the_rest_is_damaged() -> None:
+    who = b"o" + examples.ORG.bytes + examples.USER.bytes
+    fields = entry(who=who, quota=quota_field(**examples.POOLED)) | {"terms": b"\xc1"}
+    with pytest.raises(BadEntry):
+        parse_entry("5-1", fields)
+    count = Count(who, "api_calls", 3, examples.STARTS, examples.STARTS + 1)
+    assert count_of(fields) == count
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"recovery": b"2"},
+        {"event": b"short", "quota": b"short"},
+        entry(who=b"x"),
+        entry(type=b"Not A Type"),
+        entry(quota=quota_field(units=b"0")),
+        entry(quota=quota_field(starts=b"9999999999999999")),
+    ],
+)
+def test_what_no_script_has_written_counts_nowhere(fields: dict[str, bytes]) -> None:
+    assert count_of(fields) is None
 
 
 @given(st.sampled_from(FIELDS), st.binary(max_size=90))

@@ -91,7 +91,7 @@ class Partition:
         assert len({row["usage_id"] for row in rows}) == len(rows)
         await check_totals(self.sql)
         await self._check_seals([(row["position"], by_id[row["stream_id"]]) for row in rows])
-        parked = await self._ids("dead_letters")
+        parked = await self._ids("dead_letters WHERE status <> 'retried'")
         refunded = await self._ids("usage_refunds")
         recorded = {row["stream_id"] for row in rows}
         assert not recorded & parked and not recorded & refunded and not parked & refunded
@@ -99,10 +99,12 @@ class Partition:
         assert recorded | parked | refunded | controls == set(by_id)
 
     async def _ids(self, table: str) -> set[str]:
-        sql = f"SELECT stream_id FROM {table} WHERE partition = $1"  # noqa: S608 - our own name
-        return {row["stream_id"] for row in await self.sql.fetch(sql, self.number)}
+        sql = f"SELECT partition, stream_id FROM {table}"  # noqa: S608 - our own name
+        rows = await self.sql.fetch(sql)
+        return {row["stream_id"] for row in rows if row["partition"] == self.number}
 
     async def _check_seals(self, rows: list[tuple[int, dict[str, bytes]]]) -> None:
+        assert [position for position, _ in rows] == list(range(1, len(rows) + 1))
         seals = await self.sql.fetch(
             "SELECT * FROM audit_seals WHERE partition = $1 ORDER BY last_position", self.number
         )

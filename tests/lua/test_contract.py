@@ -34,6 +34,7 @@ SAID: dict[str, Any] = {
     "starts": 15, "ends": 16, "cursor": "17-0", "through": "18-0", "terms": b"19",
     "blocked": "paused", "after": "20-0", "count": 21, "replid": "22", "drained": 23,
     "row_replid": "24", "acked": "25-0", "offset": 26, "revision": 27, "touch": True,
+    "decided": True,
 }  # fmt: skip
 REPLIES: dict[str, Any] = {
     "check": [0, 1, [0]],

@@ -45,15 +45,17 @@ async def test_a_snapshot_becomes_a_quota_with_a_days_life(bench: Bench) -> None
         {"starts": NOON_MS + 1},
         {"ends": NOON_MS},
         {"version": 4},
+        {"revision": 1},
     ],
 )
 async def test_a_snapshot_that_was_overtaken_is_taken_again(
     still: Bench, stale: dict[str, Any]
 ) -> None:
-    await still.load(USER, limit(most=77), version=5, **PERIOD)
-    await still.hset(still.meta_key, epoch=2, floor="9-0")
+    await still.hset(still.meta_key, epoch=2)
+    await still.load(USER, limit(most=77), version=5, revision=2, **PERIOD)
+    await still.hset(still.meta_key, floor="9-0")
     before = await still.state()
-    fresh = PERIOD | {"epoch": 2, "version": 5, "cursor": "9-0", "through": "9-0"}
+    fresh = PERIOD | {"epoch": 2, "version": 5, "revision": 2, "cursor": "9-0", "through": "9-0"}
     assert await still.load(USER, limit(), **(fresh | stale)) is RETRY
     assert await still.state() == before
     assert await still.load(USER, limit(), **fresh) is LOADED
@@ -90,6 +92,14 @@ async def test_ids_are_compared_as_numbers(still: Bench) -> None:
     await still.hset(still.meta_key, floor="100-0")
     assert await still.load(MEMBER, limit(), cursor="99-11") is RETRY
     assert await still.load(MEMBER, limit(), cursor="1000-0") is LOADED
+
+
+async def test_what_an_earlier_epoch_knew_of_holds_nobody_out(bench: Bench) -> None:
+    """A restored ledger counts from where it was; an operator then begins a new epoch."""
+    await bench.load(USER, limit(used=7), version=5, revision=3)
+    await bench.hset(bench.meta_key, epoch=2)
+    assert await bench.load(USER, limit(used=4), version=4, revision=2) is LOADED
+    assert await bench.used() == 4
 
 
 async def test_a_stub_holds_out_for_its_version(bench: Bench) -> None:

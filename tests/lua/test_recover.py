@@ -255,6 +255,42 @@ async def test_an_empty_server_is_new_only_to_a_ledger_that_knows_of_none(
     assert (await bench.vouch(**known)).outcome is LOST
 
 
+@pytest.mark.parametrize("replid", [FORMER, STRANGER])
+async def test_what_an_operator_decides_begins_a_new_epoch_whatever_history_it_is(
+    bench: Bench, replid: str
+) -> None:
+    _, ids = await used_partition(bench)
+    await bench.hset(bench.meta_key, replid=replid)
+    said = row("c" * 40, ids[0], epoch=4, drained=1)
+    assert (await bench.vouch(**said)).outcome is SUPERSEDED
+    found = await bench.vouch(**said, decided=True)
+    assert (found.outcome, found.epoch, await bench.epoch()) == (LOST, 5, 5)
+    assert (await bench.record(event(1))).answers[0].outcome is Outcome.MISS
+    [*kept, (last, entry)] = await bench.entries()
+    assert [one for one, _ in kept] == ids
+    assert (last, entry["decided"]) == (found.last_id, b"1")
+
+
+async def test_a_decision_that_was_not_committed_is_not_taken_up_by_itself(bench: Bench) -> None:
+    _, ids = await used_partition(bench)
+    await bench.hset(bench.meta_key, replid=STRANGER)
+    said = row(FORMER, ids[0])
+    decided = await bench.vouch(**said, decided=True)
+    assert (await bench.vouch(**said)).outcome is SUPERSEDED
+    said |= {"row_replid": decided.replid, "epoch": decided.epoch}
+    assert (await bench.vouch(**said)).outcome is WHOLE
+
+
+async def test_a_decision_goes_on_from_its_cursor_and_hides_no_gap(bench: Bench) -> None:
+    replid, ids = await used_partition(bench)
+    await bench.scripts.trim(PARTITION, replid=replid, drained=2, through=ids[1])
+    await bench.vouch(**row(replid, ids[0], drained=1), decided=True)
+    assert (await bench.meta())["floor"] == ids[1]
+    await bench.vouch(**row(replid, ids[1], drained=2), decided=True)
+    meta = await bench.meta()
+    assert (meta["floor"], meta["drained"], meta["retained"]) == (ids[1], "2", "0")
+
+
 async def test_a_stream_without_meta_is_not_a_new_partition(bench: Bench) -> None:
     await used_partition(bench)
     await bench.server.run("DEL", bench.meta_key)

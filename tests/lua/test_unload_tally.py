@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lua.types import Fenced, LoadOutcome, Outcome, Tally
+from lua.types import Fenced, LoadOutcome, Missing, Outcome, Tally
 from tests.entries import entry_in_words, quota_in_words
 from tests.lua.kit import DAY_MS, MEMBER, PARTITION, POOL, USER, Bench, event, limit
 
@@ -33,6 +33,30 @@ async def test_an_unloaded_quota_is_a_miss_and_its_next_load_counts_anew(bench: 
     assert (await bench.check(1)).outcome is Outcome.MISS
     assert await bench.load(USER, limit(most=10, used=4), revision=1) is LOADED
     assert (await bench.record(event())).answers[0].remaining == 5
+
+
+async def test_user_and_pool_are_unloaded_together_and_nobody_else(bench: Bench) -> None:
+    for subject in (MEMBER, POOL, USER):
+        await bench.load(subject, limit(used=9))
+    await unload(bench, words(bench, MEMBER), words(bench, POOL), revision=1)
+    [missed] = (await bench.record(event(who=MEMBER))).answers
+    assert (missed.outcome, missed.detail) == (Outcome.MISS, Missing.USER | Missing.POOL)
+    assert (await bench.record(event(who=USER))).answers[0].outcome is Outcome.RECORDED
+
+
+async def test_what_is_undrained_is_counted_again(bench: Bench) -> None:
+    await bench.load(USER, limit(used=5))
+    await bench.record(event(3))
+    await unload(bench, words(bench, USER), revision=1)
+    await bench.load(USER, limit(used=1), revision=1)
+    assert await bench.used() == 4
+
+
+async def test_what_an_earlier_epoch_unloaded_holds_nobody_out(bench: Bench) -> None:
+    """The ledger may have been restored to before that revision."""
+    await unload(bench, words(bench, USER), revision=9)
+    await bench.hset(bench.meta_key, epoch=2)
+    assert await bench.load(USER, limit(), revision=1, epoch=2) is LOADED
 
 
 async def test_a_snapshot_from_before_the_change_is_refused(bench: Bench) -> None:

@@ -1,0 +1,75 @@
+"""``./run reconcile`` and ``./run recalculate``: do counts agree, and make them anew."""
+
+from __future__ import annotations
+
+import argparse
+
+import msgspec
+
+from gateway.operators.session import (
+    DONE,
+    FAILED,
+    FOUND,
+    WRONG_USAGE,
+    Session,
+    add_actor,
+    answer,
+    fail,
+)
+from ledger.domain.ids import dev_uuid, parse
+from ledger.recalculate import recalculate as recalculate_quotas
+from ledger.reconcile import Reconciler
+from ledger.reconcile.findings import text
+
+
+def add_reconcile_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``./run reconcile``."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--repair", action="store_true", help="have quotas that do not agree loaded anew; audited"
+    )
+    parser.epilog = "Exit codes: 0 all holds, 1 could not be compared, 3 something does not agree."
+
+
+async def reconcile(args: argparse.Namespace) -> int:
+    """Compares everything: rows, totals, seals and the counters in Redis."""
+    return await answer(lambda session: _reconcile(session, args), patient=True)
+
+
+async def _reconcile(session: Session, args: argparse.Namespace) -> int:
+    reconciler = Reconciler(session.connection, session.redis, session.scripts, repair=args.repair)
+    report = await reconciler.whole(range(session.partitions))
+    print(msgspec.json.encode(report).decode() if args.json else text(report))
+    return FOUND if report.findings else FAILED if report.skipped else DONE
+
+
+def add_recalculate_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``./run recalculate``."""
+    parser.add_argument("id", metavar="USER|ORG", help="a user's or an organisation's id")
+    add_actor(parser)
+
+
+async def recalculate(args: argparse.Namespace) -> int:
+    """Makes the quotas counted under an id anew from the rows."""
+    return await answer(lambda session: _recalculate(session, args), patient=True)
+
+
+async def _recalculate(session: Session, args: argparse.Namespace) -> int:
+    try:
+        identifier = dev_uuid(args.id) if session.settings.is_dev else parse(args.id)
+    except ValueError:
+        return fail("recalculate needs the UUID of a user or an organization", WRONG_USAGE)
+    done = await recalculate_quotas(
+        session.connection,
+        session.redis,
+        identifier,
+        partitions=session.partitions,
+        actor=args.actor,
+    )
+    if not done.subjects:
+        return fail(f"nothing is counted under {identifier}")
+    for line in done.wrong:
+        print(f"did not agree: {line}")
+    for subject in done.subjects:
+        print(f"recalculated: {subject}")
+    return DONE

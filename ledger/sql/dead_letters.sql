@@ -1,0 +1,19 @@
+-- name: dead_letter
+SELECT dead_letter_id, partition, stream_id, subject, usage_type, units, entry, reason, status,
+       created_at
+FROM dead_letters WHERE dead_letter_id = $1;
+
+-- name: dead_letters
+-- Open ones, or all.
+SELECT dead_letter_id, partition, stream_id, subject, usage_type, units, entry, reason, status,
+       created_at
+FROM dead_letters WHERE $1 OR status = 'open' ORDER BY dead_letter_id;
+
+-- name: count_open_dead_letters
+SELECT COUNT(*) FROM dead_letters WHERE status = 'open';
+
+-- name: close_dead_letter
+UPDATE dead_letters SET status = $2 WHERE dead_letter_id = $1;
+
+-- name: explain_dead_letter
+UPDATE dead_letters SET reason = $2 WHERE dead_letter_id = $1;
