@@ -90,7 +90,9 @@ def test_the_first_answer_in_the_readme_has_the_fields_of_the_real_one() -> None
 
 def test_every_command_named_in_the_documents_exists() -> None:
     named = {
-        word for path in DOCUMENTS for word in re.findall(r"\./run ([a-z][a-z-]*)", path.read_text())
+        word
+        for path in DOCUMENTS
+        for word in re.findall(r"\./run ([a-z][a-z-]*)", path.read_text())
     }
     assert named
     assert named - {"test"} <= set(cli.COMMANDS)
