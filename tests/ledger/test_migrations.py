@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from gateway.dev.servers import Postgres
-from ledger import db, loops, migrate
+from ledger import db, loops, migrate, store
 from ledger.migrate import Migration, MigrationError
 from ledger.store import QUERIES
 
@@ -89,6 +89,27 @@ async def test_a_failing_migration_leaves_nothing_and_is_named(
     mended = Migration(last + 1, "9998_broken.sql", "CREATE TABLE half ()")
     shipped[-1] = mended
     assert await migrate.migrate(database_url) == 1
+
+
+async def test_places_go_on_after_the_last_that_was_sealed(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = migrate.shipped()
+    monkeypatch.setattr(migrate, "shipped", lambda: shipped[:1])
+    await migrate.migrate(empty_url)
+    connection = await db.connect(empty_url)
+    try:
+        await connection.execute(
+            "INSERT INTO stream_cursor (partition, drained) VALUES (0, 9), (1, 0)"
+        )
+        await connection.execute(
+            "INSERT INTO audit_seals VALUES (0, 3, 1, 3, '', ''), (0, 7, 5, 2, '', '')"
+        )
+        monkeypatch.setattr(migrate, "shipped", lambda: shipped)
+        await migrate.migrate(empty_url)
+        assert [row.position for row in await store.cursors(connection)] == [7, 0]
+    finally:
+        await connection.close()
 
 
 async def test_loading_the_catalogue_again_leaves_what_was_changed(
