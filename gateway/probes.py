@@ -56,8 +56,8 @@ class Probes:
         lag: int | None = None
         in_force = Profile.UNKNOWN
         try:
-            lag, vouched = await self._lag()
             verdict = await self._watch.look()
+            lag, vouched = await self._lag()
             in_force = verdict.in_force
             if not vouched:
                 reasons.append("redis has not been vouched for by the ledger yet")
