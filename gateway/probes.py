@@ -61,8 +61,8 @@ class Probes:
         floors: list[str] = []
         try:
             floors = await self._floors()  # before the cursors, which run ahead of them
-            lag, vouched = await self._lag()
             verdict = await self._watch.look()
+            lag, vouched = await self._lag()
             in_force = verdict.in_force
             if not vouched:
                 reasons.append("redis has not been vouched for by the ledger yet")

@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from bench.relay import Relay
 from gateway.dev.servers import Valkey
 from ledger import durability
 from ledger.settings import Settings
@@ -123,6 +124,38 @@ async def test_a_weaker_redis_is_seen_without_anybody_asking(production: Service
     async with asyncio.timeout(20):
         while (await production.post("/usage", request, headers=production.token()))[0] != 201:
             pass
+
+
+async def test_production_takes_nothing_from_a_redis_that_was_not_judged(
+    services: Services,
+    settings: Settings,
+    redis: RedisConnection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor from one that comes back: it may be another one."""
+
+    async def never(_: durability.Watch) -> None: ...
+
+    monkeypatch.setattr(durability.Watch, "for_ever", never)  # only /readyz looks
+    async with Relay(settings.redis_url) as relay:
+        service = await services.start(
+            msgspec.structs.replace(settings, environment="production", redis_url=relay.url)
+        )
+        await service.drained()
+
+        async def record() -> tuple[int, str]:
+            answer = await service.post("/usage", usage(USERS[0]), headers=service.token())
+            return answer[0], answer[1].get("detail", "")
+
+        for _ in range(2):
+            status, detail = await record()
+            assert status == 503
+            assert "DURABILITY" in detail
+            assert (await ready(service))[0] == 200
+            assert (await record())[0] == 201
+            await relay.cut()
+            assert (await ready(service))[0] == 503
+            await relay.restore()
 
 
 class SmallDisk(Valkey):

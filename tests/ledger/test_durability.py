@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,6 +16,7 @@ from structlog.testing import capture_logs
 from gateway import __main__ as program
 from gateway.dev.servers import Valkey
 from ledger import db, durability, settings
+from ledger.domain.durability import Profile, Wanted
 from ledger.settings import SettingError, Settings
 from lua.connection import RedisConnection
 from lua.multiplexer import Multiplexer
@@ -134,6 +136,22 @@ async def test_a_weakness_is_logged_when_it_comes_and_when_it_goes(
     await server.close()
     said = [(one["log_level"], one["in_force"]) for one in logs]
     assert said == [("warning", "dev-fast"), ("info", "default")]
+
+
+async def test_a_file_that_was_switched_on_counts_after_its_first_rewrite() -> None:
+    looks = [(0, 0), (1, 1), (1, 1), (1, 0), (1, 1)]  # enabled, rewriting
+
+    class Redis:
+        async def run(self, *command: Any) -> Any:
+            if command[0] == "CONFIG":
+                return [b"appendfsync", b"always", b"no-appendfsync-on-rewrite", b"no"]
+            enabled, rewriting = looks.pop(0)
+            said = f"role:master\naof_enabled:{enabled}\naof_rewrite_in_progress:{rewriting}\n"
+            return said.encode()
+
+    redis: Any = Redis()
+    watch = durability.Watch(redis, Wanted(Profile.DEFAULT))
+    assert [(await watch.look()).kept for _ in range(5)] == [False, False, False, True, True]
 
 
 async def test_a_redis_that_does_not_answer_keeps_nobody_from_starting(
