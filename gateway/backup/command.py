@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -106,13 +106,12 @@ def _key(config: Settings) -> bytes:
 @contextmanager
 def _verified(path: Path, key: bytes) -> Iterator[Archive]:
     """The archive, read to its end: every byte is as it was written."""
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise BackupProblem(f"{path} cannot be read: {error.strerror}", 2) from None
-    with file:
-        archive = Archive(file, key)
-        archive.verify()
+    with ExitStack() as opened:
+        try:
+            archive = Archive(opened.enter_context(path.open("rb")), key)
+            archive.verify()
+        except OSError as error:
+            raise BackupProblem(f"{path} cannot be read: {error.strerror}", 2) from None
         yield archive
 
 

@@ -295,3 +295,6 @@ async def test_key_files_are_named_on_the_command_line(operator: Operator, key_f
     production = {"exit_code": 2, "BILLING_ENV": "production"}
     said = await operator.refused("backup", "--verify", operator.archive, **production)  # type: ignore[arg-type]
     assert said.startswith("BACKUP_KEY_FILE: is required")
+    key_file.chmod(0o600)
+    given = {"BILLING_ENV": "production", "BACKUP_KEY_FILE": str(key_file)}
+    await operator.done("restore", operator.archive, "--replace", **given)

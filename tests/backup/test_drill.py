@@ -126,9 +126,10 @@ async def test_what_redis_no_longer_has_stops_its_partitions_and_is_said(
     assert await store.cursors(service.sql) == before
     async with service.http.get(f"{service.url}/readyz") as response:
         assert "usage in between is missing" in str((await response.json())["reasons"])
+    body = {"user_id": "ada", "usage_type": "api_calls", "quantity": 1}
+    assert (await service.post("/usage", body))[0] == 201
     # Cold accounts of the partition wait: what they have used is not known.
     await service.redis.run("DEL", *await service.redis.run("KEYS", "quota:*"))
-    body = {"user_id": "ada", "usage_type": "api_calls", "quantity": 1}
     assert (await service.post("/usage", body))[0] == 503
 
 

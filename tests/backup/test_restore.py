@@ -108,6 +108,14 @@ async def test_an_altered_or_cut_archive_is_refused_before_anything_else(
     assert await operator.refused("backup", "--verify", archive) == line
 
 
+@pytest.mark.parametrize(("name", "why"), [("none", "No such file or directory"), ("", "Is a dir")])
+async def test_a_file_that_cannot_be_read_is_named(
+    operator: Operator, tmp_path: Path, name: str, why: str
+) -> None:
+    said = await operator.refused("restore", tmp_path / name, exit_code=2)
+    assert said.startswith(f"{tmp_path / name} cannot be read: {why}")
+
+
 async def test_a_ledger_that_was_tampered_with_before_the_backup_does_not_come_back(
     operator: Operator,
 ) -> None:
