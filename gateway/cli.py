@@ -30,8 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words[0] == "test":  # before argparse, which would claim pytest's options
             return _test(words[1:])
-        if words[0] == "bench":
-            return _bench(words[1:])
+        if words[0] in ("bench", "chaos"):
+            return _from_source(words[0], words[1:])
         args = _parser(words[0]).parse_args(words)
         return COMMANDS[args.command].run(args)
     except SettingError as error:
@@ -136,10 +136,10 @@ def _test(words: list[str]) -> int:
     os.execv(sys.executable, [sys.executable, "-P", "-m", "pytest", *chosen, *rest])  # noqa: S606
 
 
-def _bench(words: list[str]) -> int:
-    if not (Path(__file__).resolve().parents[1] / "bench").is_dir():
-        return _fail("the benchmark comes with the source tree, not with the package", 2)
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "bench", *words])  # noqa: S606
+def _from_source(package: str, words: list[str]) -> int:
+    if not (Path(__file__).resolve().parents[1] / package).is_dir():
+        return _fail(f"{package} comes with the source tree, not with the package", 2)
+    os.execv(sys.executable, [sys.executable, "-P", "-m", package, *words])  # noqa: S606
 
 
 def _migrate(_: argparse.Namespace) -> int:
@@ -180,7 +180,10 @@ COMMANDS = {
     "infrastructure": Command("start only Redis and Postgres", _infrastructure),
     "token": Command("print a token for the dev environment", _token, _token_arguments),
     "test": Command("run the tests: [GROUP...] [pytest options...]", lambda args: _test([])),
-    "bench": Command("measure speed and check correctness: --help", lambda args: _bench([])),
+    "bench": Command("measure speed and check correctness: --help", lambda args: 0),
+    "chaos": Command(
+        "break everything under load and see that nothing is lost: --help", lambda args: 0
+    ),
     "migrate": Command("bring the database to this version", _migrate),
     "replay": Command("send the rows of a CSV file as usage records", _replay, _replay_arguments),
     "doctor": Command("check this installation and say what is wrong", _doctor),
