@@ -123,7 +123,7 @@ async def redis_counts_what_the_ledger_does(system: System, undrained: Entries) 
     wrong = []
     for cursor in await store.cursors(system.sql):
         for subject, quota in await _quotas(system.redis, cursor.partition):
-            if "state" not in quota or unpack_state(quota["state"]).epoch != cursor.epoch:
+            if not quota.get("state") or unpack_state(quota["state"]).epoch != cursor.epoch:
                 continue
             starts = unpack_state(quota["state"]).starts
             for name in quota:

@@ -25,7 +25,7 @@ from lua.types import Fenced
 BACK_S = 60.0  # within which all must work again by itself; the protocol's own waits are 6 s
 _FAULTS_END_S = 90.0
 _CONNECTIONS = 32
-_LOAD_AFTER_S = 0.3  # of undisturbed load at the end
+_LOAD_AFTER_S = 1.5  # of undisturbed load at the end: what faults left behind must show
 _POLL_S = 0.05
 _TROUBLE = (*db.UNAVAILABLE, db.PostgresError, RedisUnavailable, Fenced, aiohttp.ClientError)
 

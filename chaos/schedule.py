@@ -45,6 +45,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "terminate": ("postgres",),  # its sessions are ended
     # A restore of Postgres from a backup goes here: one line, and its method in `chaos.faults`.
 }
+_TIMES = {"kill": 3, "stop": 2}  # in each deal, where others come once: they have many targets
 _AT_ONCE = {"reload", "flushall", "scriptflush", "clientkill", "rewrite", "powerloss", "torn"}
 _AT_ONCE |= {"terminate"}
 FAULTS_PER_EPISODE = 6
@@ -85,11 +86,11 @@ class Episode(msgspec.Struct, frozen=True):
 def episodes(
     seed: int, kinds: Sequence[str] = tuple(KINDS), size: int = FAULTS_PER_EPISODE
 ) -> Iterator[Episode]:
-    """The endless schedule of a seed. Every kind comes before any comes again, and so do the
-    targets of a kind."""
+    """The endless schedule of a seed. All of `deal` comes before any of it comes again, and so do
+    the targets of a kind."""
     dice = random.Random(f"chaos {seed}")
-    dealt = _deal(kinds, dice)
-    targets = {kind: _deal(KINDS[kind], dice) for kind in kinds}
+    dealt = _shuffled(deal(kinds), dice)
+    targets = {kind: _shuffled(KINDS[kind], dice) for kind in kinds}
     number = 0
     while True:
         number += 1
@@ -103,6 +104,11 @@ def episodes(
         yield Episode(number, tuple(faults))
 
 
-def _deal(cards: Sequence[T], dice: random.Random) -> Iterator[T]:
+def deal(kinds: Sequence[str] = tuple(KINDS)) -> list[str]:
+    """The kinds, each as often as it comes in one deal."""
+    return [kind for kind in kinds for _ in range(_TIMES.get(kind, 1))]
+
+
+def _shuffled(cards: Sequence[T], dice: random.Random) -> Iterator[T]:
     while True:
         yield from dice.sample(cards, len(cards))

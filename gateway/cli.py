@@ -180,9 +180,12 @@ COMMANDS = {
     "infrastructure": Command("start only Redis and Postgres", _infrastructure),
     "token": Command("print a token for the dev environment", _token, _token_arguments),
     "test": Command("run the tests: [GROUP...] [pytest options...]", lambda args: _test([])),
-    "bench": Command("measure speed and check correctness: --help", lambda args: 0),
+    "bench": Command(
+        "measure speed and check correctness: --help", lambda args: _from_source("bench", [])
+    ),
     "chaos": Command(
-        "break everything under load and see that nothing is lost: --help", lambda args: 0
+        "break everything under load and check that nothing is lost: --help",
+        lambda args: _from_source("chaos", []),
     ),
     "migrate": Command("bring the database to this version", _migrate),
     "replay": Command("send the rows of a CSV file as usage records", _replay, _replay_arguments),

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from chaos.report import Line, Report
-from chaos.schedule import KINDS, episodes
+from chaos.schedule import KINDS, deal, episodes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +28,7 @@ def run(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_short_run_with_every_kind_of_fault_keeps_every_invariant(tmp_path: Path) -> None:
-    size = len(KINDS)
+    size = len(deal())
     made = run(tmp_path, "--seed", "6", "--episodes", "1", "--size", str(size), "--json")
     assert made.returncode == 0, made.stdout + made.stderr
     report = msgspec.json.decode(made.stdout, type=Report)
