@@ -22,7 +22,7 @@ from ledger.domain.ids import usage_id_for_key
 ATTEMPT_S = 3.0  # the client library's own
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5
 _PATIENCE_S = 60.0  # until somebody who wants to know gives up
-_HASTY = 0.1  # of the requests: given up after the first attempt
+_HASTY = 0.25  # of the requests: given up after the first attempt
 _REPLAYED, _REUSED = 0.05, 0.02  # of the records
 _MINUTES = 0.3
 _REMEMBERED = 5_000  # answers that may be replayed

@@ -124,6 +124,16 @@ class Faults:
     async def _scriptflush(self, fault: Fault, dice: random.Random) -> None:
         await self._redis("SCRIPT FLUSH")
 
+    async def _expire(self, fault: Fault, dice: random.Random) -> None:
+        """Half of all quotas; who uses them now finds entries that the ledger does not have yet."""
+        redis = RedisConnection(self._stand.redis.url)
+        try:
+            quotas = [key async for key in redis.client.scan_iter("quota:*", 1_000)]
+            if quotas:
+                await redis.client.delete(*dice.sample(sorted(quotas), -(-len(quotas) // 2)))
+        finally:
+            await redis.close()
+
     async def _clientkill(self, fault: Fault, dice: random.Random) -> None:
         await self._redis("CLIENT KILL", "TYPE", "normal", "SKIPME", "yes")
 

@@ -16,7 +16,7 @@ from ledger import store
 from lua import keys
 from lua.packing import unpack_said
 
-PARTLY = 65_536  # bytes at the end of the file that a bad disk may lose
+_MOST = 22  # powers of two, in bytes, that a bad disk may lose: half a second under full load
 
 # As the append-only file spells them: an entry's event with its usage id in front, the end of a
 # script, the beginning of one, and a server that was vouched for.
@@ -36,12 +36,13 @@ def cut_unanswered(folder: Path, told: Told, dice: random.Random) -> None:
 
 
 def cut_anywhere(folder: Path, told: Told, dice: random.Random) -> None:
-    """A disk that lost what it had confirmed: the file ends at any of its last bytes. Vouching is
-    left in place: a server that forgot it is of no known lineage, and waits for an operator."""
+    """A disk that lost what it had confirmed, a few bytes as often as what is long in the ledger.
+    Vouching is left in place: a server that forgot it is of no known lineage, and waits for an
+    operator."""
     path = _file(folder)
     data = path.read_bytes()
-    first = max(len(data) - PARTLY, _script_end(data, data.rfind(_VOUCHED)))
-    cut = dice.randint(first, len(data))
+    lost = dice.randrange(2 ** dice.randint(1, _MOST))
+    cut = max(len(data) - lost, _script_end(data, data.rfind(_VOUCHED)))
     told.lost |= {found[1] for found in _EVENT.finditer(data, _whole_until(data, cut))}
     _truncate(path, cut)
 

@@ -35,6 +35,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     # of Redis
     "flushall": ("redis",),
     "scriptflush": ("redis",),
+    "expire": ("redis",),  # quotas go, as after a day without use
     "clientkill": ("redis",),
     "rewrite": ("redis",),  # its file is rewritten meanwhile
     "diskfull": ("redis",),  # its file cannot grow
@@ -46,8 +47,10 @@ KINDS: dict[str, tuple[str, ...]] = {
     # A restore of Postgres from a backup goes here: one line, and its method in `chaos.faults`.
 }
 _TIMES = {"kill": 3, "stop": 2}  # in each deal, where others come once: they have many targets
-_AT_ONCE = {"reload", "flushall", "scriptflush", "clientkill", "rewrite", "powerloss", "torn"}
-_AT_ONCE |= {"terminate"}
+_AT_ONCE = {
+    "reload", "flushall", "scriptflush", "expire", "clientkill", "rewrite", "powerloss", "torn",
+    "terminate",
+}  # fmt: skip
 FAULTS_PER_EPISODE = 6
 
 # How long a fault lasts, in ms, and how often. Longer than every timeout: a reply (2 s), a lease of

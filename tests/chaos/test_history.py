@@ -71,7 +71,7 @@ async def test_a_power_loss_takes_nothing_that_was_answered(server: Valkey, seed
     assert told.lost == set()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 4, 7, 8])  # from a part of a script to all that may go
 async def test_what_a_torn_file_loses_is_known_to_the_last_entry(server: Valkey, seed: int) -> None:
     ids = await record(server)
     told = Told()
