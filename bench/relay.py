@@ -52,12 +52,16 @@ class Relay:
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         port = self._target.port
         assert port is not None
+        self._writers.add(writer)
         try:
             inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
+            self._writers.remove(writer)
             writer.close()
             return
-        self._writers |= {writer, inner_writer}
+        if writer.is_closing():  # cut meanwhile
+            inner_writer.close()
+        self._writers.add(inner_writer)
         try:
             await asyncio.gather(
                 self._pump(reader, inner_writer), self._pump_back(inner_reader, writer)

@@ -56,6 +56,8 @@ def main(argv: Sequence[str]) -> int:
     except (StartError, SettingError, OSError) as error:
         print(f"chaos: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     if options.json:
         sys.stdout.buffer.write(report.as_json() + b"\n")
     else:

@@ -92,8 +92,11 @@ async def _all_happen(faults: Faults, episode: Episode) -> None:
                 group.create_task(faults.happen(one))
     except TimeoutError:
         raise Broken("a fault does not end: is a server not starting?") from None
-    except BaseExceptionGroup as group_error:
-        raise group_error.exceptions[0] from None
+    except BaseExceptionGroup as errors:
+        error = errors.exceptions[0]
+        if isinstance(error, _TROUBLE):
+            raise Broken(f"a fault cannot be made: {type(error).__name__}: {error}") from None
+        raise error from None
 
 
 async def _rows(system: System) -> int:

@@ -81,10 +81,6 @@ class Episode(msgspec.Struct, frozen=True):
     number: int
     faults: tuple[Fault, ...]
 
-    @property
-    def lasts_ms(self) -> int:
-        return max(one.at_ms + one.hold_ms for one in self.faults)
-
 
 def episodes(
     seed: int, kinds: Sequence[str] = tuple(KINDS), size: int = FAULTS_PER_EPISODE
