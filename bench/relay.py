@@ -1,5 +1,5 @@
-"""A server that can be slow, lose answers or be unplugged: a relay in front of it, for the
-slow Redis of the benchmark and the outages of the tests."""
+"""A server that can be slow, lose answers, fall silent or be unplugged: a relay in front of it, for
+the slow Redis of the benchmark, the outages of the tests and the faults of `chaos`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from urllib.parse import urlsplit, urlunsplit
 
 class Relay:
     """Relays to the server of a URL; `url` is the same with the relay's port. What the server
-    says comes `delay_s` later; where `loses` says so it is lost, and the connection with it."""
+    says comes `delay_s` later; where `loses` says so it is lost, and the connection with it. While
+    `flows` is clear nothing passes either way; then it all does."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, port: int = 0) -> None:
         self.delay_s = 0.0
         self.loses: Callable[[], bool] = lambda: False
+        self.flows = asyncio.Event()
+        self.flows.set()
         self._target = urlsplit(url)
-        self._port = 0
+        self._port = port
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -30,10 +33,11 @@ class Relay:
 
     @property
     def url(self) -> str:
-        user = self._target.netloc.rpartition("@")[0]
-        return urlunsplit(self._target._replace(netloc=f"{user}@127.0.0.1:{self._port}"))
+        user, at, _ = self._target.netloc.rpartition("@")
+        return urlunsplit(self._target._replace(netloc=f"{user}{at}127.0.0.1:{self._port}"))
 
     async def restore(self) -> None:
+        """Takes connections, on the same port as before."""
         self._server = await asyncio.start_server(self._relay, "127.0.0.1", self._port)
         self._port = self._server.sockets[0].getsockname()[1]
 
@@ -48,12 +52,16 @@ class Relay:
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         port = self._target.port
         assert port is not None
+        self._writers.add(writer)
         try:
             inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
+            self._writers.remove(writer)
             writer.close()
             return
-        self._writers |= {writer, inner_writer}
+        if writer.is_closing():  # cut meanwhile
+            inner_writer.close()
+        self._writers.add(inner_writer)
         try:
             await asyncio.gather(
                 self._pump(reader, inner_writer), self._pump_back(inner_reader, writer)
@@ -65,6 +73,9 @@ class Relay:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
+                await self.flows.wait()
+                if writer.is_closing():
+                    break
                 writer.write(data)
                 await writer.drain()
         writer.close()
@@ -78,7 +89,9 @@ class Relay:
             while True:
                 due, data = await late.get()
                 await asyncio.sleep(max(0, due - loop.time()))
-                writer.write(data)
+                await self.flows.wait()
+                if not writer.is_closing():
+                    writer.write(data)
                 late.task_done()
 
         delivery = asyncio.ensure_future(deliver())

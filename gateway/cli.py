@@ -35,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words[0] == "test":  # before argparse, which would claim pytest's options
             return _test(words[1:])
-        if words[0] == "bench":
-            return _bench(words[1:])
+        if words[0] in ("bench", "chaos"):
+            return _from_source(words[0], words[1:])
         args = _parser(words[0]).parse_args(words)
         return COMMANDS[args.command].run(args)
     except SettingError as error:
@@ -141,10 +141,10 @@ def _test(words: list[str]) -> int:
     os.execv(sys.executable, [sys.executable, "-P", "-m", "pytest", *chosen, *rest])  # noqa: S606
 
 
-def _bench(words: list[str]) -> int:
-    if not (Path(__file__).resolve().parents[1] / "bench").is_dir():
-        return _fail("the benchmark comes with the source tree, not with the package", 2)
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "bench", *words])  # noqa: S606
+def _from_source(package: str, words: list[str]) -> int:
+    if not (Path(__file__).resolve().parents[1] / package).is_dir():
+        return _fail(f"{package} comes with the source tree, not with the package", 2)
+    os.execv(sys.executable, [sys.executable, "-P", "-m", package, *words])  # noqa: S606
 
 
 def _of_the_database(environ: MutableMapping[str, str], *, needed: bool = True) -> Settings:
@@ -234,7 +234,13 @@ COMMANDS = {
     "infrastructure": Command("start only Redis and Postgres", _infrastructure),
     "token": Command("print a token for the dev environment", _token, _token_arguments),
     "test": Command("run the tests: [GROUP...] [pytest options...]", lambda args: _test([])),
-    "bench": Command("measure speed and check correctness: --help", lambda args: _bench([])),
+    "bench": Command(
+        "measure speed and check correctness: --help", lambda args: _from_source("bench", [])
+    ),
+    "chaos": Command(
+        "break everything under load and check that nothing is lost: --help",
+        lambda args: _from_source("chaos", []),
+    ),
     "migrate": Command("bring the database to this version", _migrate),
     "replay": Command("send the rows of a CSV file as usage records", _replay, _replay_arguments),
     "reconcile": Command(

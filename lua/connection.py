@@ -10,8 +10,6 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from lua.scripts import NoScript
-
 CONNECT_TIMEOUT_S = 2
 REPLY_TIMEOUT_S = 2
 CONNECTIONS = 64
@@ -24,6 +22,14 @@ class RedisUnavailable(Exception):
     def __init__(self, reason: str, *, outcome_unknown: bool) -> None:
         super().__init__(reason)
         self.outcome_unknown = outcome_unknown
+
+
+class NoScript(RedisUnavailable):
+    """The server does not know the script (it restarted, or SCRIPT FLUSH): load it again. One that
+    forgets it before it is run is unavailable like any other that refuses."""
+
+    def __init__(self) -> None:
+        super().__init__("Redis forgets its scripts", outcome_unknown=False)
 
 
 class RedisConnection:

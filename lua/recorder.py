@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from lua.connection import NoScript
 from lua.multiplexer import Multiplexer
 from lua.record_call import RecordCall
-from lua.scripts import NoScript, Scripts
+from lua.scripts import Scripts
 from lua.types import Recorded
 
 

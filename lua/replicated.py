@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from lua.connection import RedisUnavailable
+from lua.connection import NoScript, RedisUnavailable
 from lua.multiplexer import Multiplexer
 from lua.record_call import RecordCall
 from lua.recorder import Recorder
-from lua.scripts import NoScript, Scripts
+from lua.scripts import Scripts
 from lua.types import Outcome, Recorded
 
 # WAITAOF asks the replicas once, when it begins to wait, and a replica then tells what it had

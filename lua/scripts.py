@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from lua import keys, loader
+from lua.connection import NoScript
 from lua.packing import pack_rule
 from lua.record_call import QUOTA_TTL_S, RecordCall
 from lua.types import (
@@ -29,10 +30,6 @@ from lua.types import (
     TallyOutcome,
     UnloadOutcome,
 )
-
-
-class NoScript(Exception):
-    """The server does not know the script (it restarted, or SCRIPT FLUSH): load it again."""
 
 
 class Connection(Protocol):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-OURS = ("gateway", "ledger", "lua", "migrations", "bench", "tests")
+OURS = ("gateway", "ledger", "lua", "migrations", "bench", "chaos", "tests")
 PACKAGES = ("gateway", "ledger", "lua", "migrations")
 
 # What a package may import of ours, beside itself.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 import pytest
@@ -13,6 +15,7 @@ from bench.relay import Relay
 from ledger import db, loops
 from ledger.settings import Settings
 from lua.connection import RedisConnection
+from lua.multiplexer import Multiplexer
 from tests.conftest import Service, Services
 from tests.flow.invariants import Told, check
 
@@ -161,6 +164,65 @@ async def test_replies_lost_on_the_way_double_nothing(service: Service, redis_re
     counted = "SELECT SUM(quantity) FROM usage_records"
     assert await service.sql.fetchval(counted) == 151
     await check(service)
+
+
+async def test_a_redis_that_forgets_its_scripts_at_once_records_nothing_and_says_so(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It restarted twice while a script was being loaded again."""
+
+    async def load_and_lose(redis: Multiplexer, source: str) -> None:
+        await redis.run("SCRIPT", "FLUSH")
+
+    await service.post("/usage", usage("ada"))
+    monkeypatch.setattr(Multiplexer, "script_load", load_and_lose)
+    await service.redis.run("SCRIPT FLUSH")
+    for path, request in (("/usage", usage("ada")), ("/quota/check", usage("ada"))):
+        status, said, _ = await service.post(path, request)
+        assert (status, said["outcome"]) == (503, "not_recorded")
+    monkeypatch.undo()
+    await until_recorded(service, "ada")
+
+
+async def test_a_session_that_postgres_has_ended_is_an_outage(
+    settings: Settings, connection: db.Connection
+) -> None:
+    """Its last words are there and the connection is not lost yet: asyncpg says so in a way of its
+    own."""
+    async with speechless(settings.database_url) as (url, last_words):
+        ended = await db.connect(url)
+        pid = await ended.fetchval("SELECT pg_backend_pid()")
+        await connection.execute("SELECT pg_terminate_backend($1)", pid)
+        await last_words.wait()
+        await connection.fetchval("SELECT 1")  # by then they have been read
+        with pytest.raises(db.UNAVAILABLE):
+            await ended.fetchval("SELECT 1")
+        ended.terminate()
+
+
+@asynccontextmanager
+async def speechless(url: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """Postgres behind a relay that passes on what it says, but never that it hung up; and when it
+    said its last words."""
+    parts, last_words = urlsplit(url), asyncio.Event()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            if b"FATAL" in data:
+                last_words.set()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", parts.port)
+        await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    user = parts.netloc.rpartition("@")[0]
+    try:
+        yield urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{port}")), last_words
+    finally:
+        server.close()
 
 
 async def test_a_redis_that_restarts_while_postgres_is_down_stays_closed(

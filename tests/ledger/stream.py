@@ -6,6 +6,7 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID, uuid4
 
+from chaos.check import totals_are_sums
 from ledger import db, store
 from ledger.domain.ids import dev_uuid
 from ledger.domain.period import calendar_month
@@ -89,7 +90,7 @@ class Partition:
             self.number,
         )
         assert len({row["usage_id"] for row in rows}) == len(rows)
-        await check_totals(self.sql)
+        assert await totals_are_sums(self.sql) == []
         await self._check_seals([(row["position"], by_id[row["stream_id"]]) for row in rows])
         parked = await self._ids("dead_letters WHERE status <> 'retried'")
         refunded = await self._ids("usage_refunds")
@@ -132,24 +133,3 @@ def _fields(said: Any) -> dict[str, bytes]:
     """An entry's fields, from a client that pairs them up or one that does not."""
     flat = said.items() if isinstance(said, dict) else zip(said[::2], said[1::2], strict=True)
     return {name.decode(): value for name, value in flat}
-
-
-async def check_totals(sql: db.Connection) -> None:
-    """The running totals of every subject are the sums of its rows."""
-    differing = await sql.fetch(
-        """
-        WITH counted AS (
-            SELECT CASE WHEN organization_id IS NULL THEN 'user:' || user_id
-                        ELSE 'org:' || organization_id || ':user:' || user_id END AS subject,
-                   usage_type, quota_period, quantity FROM usage_records
-            UNION ALL
-            SELECT 'org:' || organization_id, usage_type, pool_period, quantity
-            FROM usage_records WHERE organization_id IS NOT NULL),
-        summed AS (SELECT subject, usage_type, quota_period, SUM(quantity) AS quantity,
-                          COUNT(*) AS records FROM counted GROUP BY 1, 2, 3)
-        SELECT * FROM summed FULL JOIN usage_totals t USING (subject, usage_type, quota_period)
-        WHERE summed.quantity IS DISTINCT FROM t.quantity
-           OR summed.records IS DISTINCT FROM t.records
-        """
-    )
-    assert differing == []

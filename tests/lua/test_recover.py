@@ -229,6 +229,23 @@ async def test_a_recovery_whose_commit_failed_is_taken_up_again(bench: Bench, lo
     assert (third.outcome, third.epoch) == (WHOLE, first.epoch)
 
 
+@pytest.mark.parametrize("lost", [True, False])
+async def test_a_recovery_whose_commit_failed_is_taken_up_after_another_restart(
+    bench: Bench, lost: bool
+) -> None:
+    """Redis was killed twice in a moment: the answer to the first recovery never came, and the row
+    still names the server before both."""
+    replid, ids = await used_partition(bench)
+    await bench.hset(bench.meta_key, replid=FORMER)
+    said = row(FORMER, ids[1], drained=2, acked="99999999999999-0" if lost else ids[2])
+    first = await bench.vouch(**said)
+    await bench.hset(bench.meta_key, replid=STRANGER)  # vouched for in between, and gone
+    for _ in range(2):  # whose own commit may fail again
+        again = await bench.vouch(**(said | {"acked": "0-0"}))
+        assert (again.outcome, again.epoch, again.replid) == (WHOLE, first.epoch, replid)
+        await bench.hset(bench.meta_key, replid=STRANGER)
+
+
 @pytest.mark.parametrize(
     ("row_epoch", "meta_epoch", "whole", "lost"), [(1, 5, 5, 6), (5, 1, 5, 6), (4, 4, 4, 5)]
 )

@@ -1,0 +1,228 @@
+"""What each kind of fault does: one method per kind, which also ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import resource
+import shutil
+import signal
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+
+from bench.relay import Relay
+from chaos import history
+from chaos.clients import Clients
+from chaos.schedule import LINKS, Fault
+from chaos.stand import Stand, children, send
+from gateway.children import Child
+from gateway.dev.servers import Server
+from ledger import db
+from lua.connection import RedisConnection
+
+DELAY_S = 0.3
+DROPPED = 0.05  # of what a server says
+_PATIENCE_S = 30.0
+_POLL_S = 0.02
+
+
+class Faults:
+    """Makes faults happen. Those of one target follow each other; those of different ones may
+    overlap in any way."""
+
+    def __init__(self, stand: Stand, clients: Clients) -> None:
+        self._stand = stand
+        self._clients = clients
+        self._told = clients.told
+        self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def happen(self, fault: Fault) -> None:
+        """Begins when its time has come, returns when it is over."""
+        await asyncio.sleep(fault.at_ms / 1000)
+        turn = "gateway" if fault.target == "worker" else fault.target
+        async with self._turns[turn]:
+            await getattr(self, f"_{fault.kind}")(fault, random.Random(fault.dice))
+
+    async def _kill(self, fault: Fault, dice: random.Random) -> None:
+        if fault.target in ("redis", "postgres"):
+            server = self._server(fault.target)
+            immediate = fault.target == "postgres" and dice.random() < 0.5
+            server.kill(signal.SIGQUIT if immediate else signal.SIGKILL)
+            await server.wait()
+            await _hold(fault)
+            await server.start()
+        elif fault.target == "worker":
+            send(await self._worker(dice), signal.SIGKILL)
+        else:
+            (await self._program(fault.target)).kill()
+
+    async def _stop(self, fault: Fault, dice: random.Random) -> None:
+        if fault.target == "worker":
+            pids = [await self._worker(dice)]
+        elif fault.target == "postgres":
+            pids = [self._stand.postgres.pid, *children(self._stand.postgres.pid)]
+        elif fault.target == "redis":
+            pids = [self._stand.redis.pid]
+        else:
+            pids = [(await self._program(fault.target)).pid]
+        for pid in pids:
+            send(pid, signal.SIGSTOP)
+        try:
+            await _hold(fault)
+        finally:
+            for pid in pids:
+                send(pid, signal.SIGCONT)
+
+    async def _reload(self, fault: Fault, dice: random.Random) -> None:
+        (await self._program("gateway")).kill(signal.SIGHUP)
+
+    async def _cut(self, fault: Fault, dice: random.Random) -> None:
+        link = self._link(fault)
+        await link.cut()
+        await _hold(fault)
+        await link.restore()
+
+    async def _delay(self, fault: Fault, dice: random.Random) -> None:
+        link = self._link(fault)
+        link.delay_s = DELAY_S
+        await _hold(fault)
+        link.delay_s = 0.0
+
+    async def _drop(self, fault: Fault, dice: random.Random) -> None:
+        link = self._link(fault)
+        link.loses = lambda: dice.random() < DROPPED
+        await _hold(fault)
+        link.loses = lambda: False
+
+    async def _stall(self, fault: Fault, dice: random.Random) -> None:
+        link = self._link(fault)
+        link.flows.clear()
+        await _hold(fault)
+        link.flows.set()
+
+    async def _halfopen(self, fault: Fault, dice: random.Random) -> None:
+        link = self._link(fault)
+        link.flows.clear()
+        await _hold(fault)
+        await link.cut()
+        link.flows.set()
+        await link.restore()
+
+    async def _flushall(self, fault: Fault, dice: random.Random) -> None:
+        await self._flush()
+
+    async def _flush(self) -> None:
+        """Tries again where Postgres, which is asked first, suffers a fault of its own."""
+        while True:
+            try:
+                async with self._stand.opened() as system:
+                    return await history.flush(system, self._told)
+            except (*db.UNAVAILABLE, db.PostgresError):
+                await asyncio.sleep(_POLL_S)
+
+    async def _scriptflush(self, fault: Fault, dice: random.Random) -> None:
+        await self._redis("SCRIPT FLUSH")
+
+    async def _expire(self, fault: Fault, dice: random.Random) -> None:
+        """Half of all quotas; who uses them now finds entries that the ledger does not have yet."""
+        redis = RedisConnection(self._stand.redis.url)
+        try:
+            quotas = [key async for key in redis.client.scan_iter("quota:*", 1_000)]
+            if quotas:
+                await redis.client.delete(*dice.sample(sorted(quotas), -(-len(quotas) // 2)))
+        finally:
+            await redis.close()
+
+    async def _clientkill(self, fault: Fault, dice: random.Random) -> None:
+        await self._redis("CLIENT KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    async def _rewrite(self, fault: Fault, dice: random.Random) -> None:
+        await self._redis("BGREWRITEAOF")
+
+    async def _redis(self, *command: str) -> None:
+        redis = RedisConnection(self._stand.redis.url)
+        try:
+            await redis.run(*command)
+        finally:
+            await redis.close()
+
+    async def _diskfull(self, fault: Fault, dice: random.Random) -> None:
+        """Redis may write a little more, perhaps half of a script, and then ends by itself."""
+        redis = self._stand.redis
+        room = history.size(redis.folder) + dice.randrange(8_192)
+        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.prlimit(redis.pid, resource.RLIMIT_FSIZE, (room, most))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(redis.wait(), _PATIENCE_S)
+        redis.kill()  # where nobody wrote
+        await redis.wait()
+        await _hold(fault)
+        await redis.start()
+
+    async def _powerloss(self, fault: Fault, dice: random.Random) -> None:
+        redis = self._stand.redis
+        redis.kill()
+        await redis.wait()
+        await self._clients.answered()  # what Redis said last may still be on its way to them
+        history.cut_unanswered(redis.folder, self._told, dice)
+        await redis.start()
+
+    async def _torn(self, fault: Fault, dice: random.Random) -> None:
+        redis = self._stand.redis
+        redis.kill()
+        await redis.wait()
+        history.cut_anywhere(redis.folder, self._told, dice)
+        await redis.start()
+
+    async def _emptied(self, fault: Fault, dice: random.Random) -> None:
+        """The network goes first, so that what is lost can be known to the last entry."""
+        redis = self._stand.redis
+        links = [self._stand.links[name] for name in LINKS if name.endswith("redis")]
+        async with self._turns["gateway-redis"], self._turns["ledger-redis"]:
+            for link in links:
+                await link.cut()
+            await self._flush()
+            redis.kill()
+            await redis.wait()
+            shutil.rmtree(redis.folder / "appendonlydir")
+            await _hold(fault)
+            await redis.start()
+            for link in links:
+                await link.restore()
+
+    async def _terminate(self, fault: Fault, dice: random.Random) -> None:
+        async with self._stand.opened() as system:
+            await system.sql.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'billing' AND pid <> pg_backend_pid()"
+            )
+
+    def _server(self, name: str) -> Server:
+        return self._stand.redis if name == "redis" else self._stand.postgres
+
+    def _link(self, fault: Fault) -> Relay:
+        return self._stand.links[fault.target]
+
+    async def _program(self, name: str) -> Child:
+        """The program, once it runs."""
+        program = next(one for one in self._stand.programs if one.name == name)
+        await _until(lambda: program.running)
+        return program
+
+    async def _worker(self, dice: random.Random) -> int:
+        """The process id of a gateway worker, once there is one."""
+        gateway = await self._program("gateway")
+        await _until(lambda: bool(children(gateway.pid)))
+        return dice.choice(children(gateway.pid))
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    """Waits for somebody who is still starting because of the fault before."""
+    async with asyncio.timeout(_PATIENCE_S):
+        while not holds():  # noqa: ASYNC110 - processes do not tell
+            await asyncio.sleep(_POLL_S)
+
+
+async def _hold(fault: Fault) -> None:
+    await asyncio.sleep(fault.hold_ms / 1000)

@@ -1,0 +1,73 @@
+"""What is printed: a line per episode, and what it all came to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from statistics import median
+
+import msgspec
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one episode. Counts are the episode's own, but `lost`, which its stand's whole
+    history has lost by faults that no protocol survives. Seconds: `back_s` from the end of the
+    last fault until the gateway was ready, `drained_s` from the end of the load until all was in
+    the ledger; -1 where that never happened."""
+
+    episode: int
+    faults: list[str]
+    events: int
+    acked: int
+    unknown: int
+    outcomes: dict[str, int]
+    lost: int
+    back_s: float
+    drained_s: float
+    seconds: float
+    violations: list[str]
+
+    def __str__(self) -> str:
+        verdict = "BROKEN" if self.violations else "ok"
+        return (
+            f"episode {self.episode:3d}  {verdict:6s} {self.events:6d} events"
+            f" {self.acked:6d} acked {self.unknown:5d} unknown  back {self.back_s:5.2f} s"
+            f"  drained {self.drained_s:5.2f} s  {' '.join(self.faults)}"
+        )
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    seed: int
+    lines: Sequence[Line]
+    seconds: float
+    kept: str | None = None  # where logs and data are
+
+    @property
+    def sound(self) -> bool:
+        return not any(line.violations for line in self.lines)
+
+    def as_json(self) -> bytes:
+        return msgspec.json.format(msgspec.json.encode(self))
+
+    def __str__(self) -> str:
+        faults = Counter(one.partition(":")[0] for line in self.lines for one in line.faults)
+        back = sorted(line.back_s for line in self.lines if line.back_s >= 0) or [0.0]
+        events = sum(line.events for line in self.lines)
+        text = [
+            f"seed {self.seed}: {len(self.lines)} episodes, {faults.total()} faults,"
+            f" {events} events in {self.seconds:.0f} s"
+            f" ({events / max(self.seconds, 1):.0f} a second),"
+            f" {sum(line.unknown for line in self.lines)} never known to their callers",
+            "faults: " + ", ".join(f"{kind} {number}" for kind, number in sorted(faults.items())),
+            f"back in service after {median(back):.2f} s (median), {back[-1]:.2f} s (longest)",
+        ]
+        for line in self.lines:
+            text += [f"episode {line.episode}: {one}" for one in line.violations]
+            if line.violations:
+                text.append(
+                    f"to replay: ./run chaos --seed {self.seed} --first {line.episode} --episodes 1"
+                )
+        if self.kept:
+            text.append(f"logs and data: {self.kept}")
+        text.append("every invariant held" if self.sound else "BROKEN")
+        return "\n".join(text)

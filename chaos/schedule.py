@@ -1,0 +1,113 @@
+"""Which faults happen when: decided by the seed alone, before anything runs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+PROGRAMS = ("worker", "gateway", "ledger-1", "ledger-2")
+SERVERS = ("redis", "postgres")
+LINKS = (
+    "clients-gateway",
+    "gateway-redis",
+    "gateway-postgres",
+    "ledger-redis",
+    "ledger-postgres",
+)
+
+KINDS: dict[str, tuple[str, ...]] = {
+    # of processes
+    "kill": (*PROGRAMS, *SERVERS),  # SIGKILL; what was killed is started again
+    "stop": (*PROGRAMS, *SERVERS),  # SIGSTOP, later SIGCONT
+    "reload": ("gateway",),  # SIGHUP: the workers are replaced one by one
+    # of connections, in one of our relays
+    "cut": LINKS,  # reset, and refused for a while
+    "delay": LINKS,  # answers come 300 ms late
+    "drop": LINKS,  # answers get lost, and their connections with them
+    "stall": LINKS,  # nothing passes; then all of it does, as after a lost route
+    "halfopen": LINKS,  # nothing passes; then the connections turn out to be dead
+    # of Redis
+    "flushall": ("redis",),
+    "scriptflush": ("redis",),
+    "expire": ("redis",),  # quotas go, as after a day without use
+    "clientkill": ("redis",),
+    "rewrite": ("redis",),  # its file is rewritten meanwhile
+    "diskfull": ("redis",),  # its file cannot grow
+    "powerloss": ("redis",),  # killed, and its file's end is cut where nobody was answered yet
+    "torn": ("redis",),  # killed, and its file cut at any byte: a disk that lied
+    "emptied": ("redis",),  # killed, and its file gone
+    # of Postgres
+    "terminate": ("postgres",),  # its sessions are ended
+    # A restore of Postgres from a backup goes here: one line, and its method in `chaos.faults`.
+}
+_TIMES = {"kill": 3, "stop": 2}  # in each deal, where others come once: they have many targets
+_AT_ONCE = {
+    "reload", "flushall", "scriptflush", "expire", "clientkill", "rewrite", "powerloss", "torn",
+    "terminate",
+}  # fmt: skip
+FAULTS_PER_EPISODE = 6
+
+# How long a fault lasts, in ms, and how often. Longer than every timeout: a reply (2 s), a lease of
+# a partition (5 s), a recovery that waits for it (6 s).
+_HOLDS = ((50, 1_200), (1_200, 3_000), (5_500, 7_500))
+_HOLD_WEIGHTS = (75, 18, 7)
+_GAP_MS = (100, 1_200)  # between the beginnings of two faults: shorter than most of them last
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """One fault: what, to whom, when in its episode and for how long. `dice` seeds what is decided
+    when it happens (which worker, which byte)."""
+
+    kind: str
+    target: str
+    at_ms: int
+    hold_ms: int
+    dice: int
+
+    def __str__(self) -> str:
+        only = KINDS[self.kind] == (self.target,)
+        return self.kind if only else f"{self.kind}:{self.target}"
+
+
+class Episode(msgspec.Struct, frozen=True):
+    """Faults under one load; `number` counts from 1."""
+
+    number: int
+    faults: tuple[Fault, ...]
+
+
+def episodes(
+    seed: int, kinds: Sequence[str] = tuple(KINDS), size: int = FAULTS_PER_EPISODE
+) -> Iterator[Episode]:
+    """The endless schedule of a seed. All of `deal` comes before any of it comes again, and so do
+    the targets of a kind."""
+    dice = random.Random(f"chaos {seed}")
+    dealt = _shuffled(deal(kinds), dice)
+    targets = {kind: _shuffled(KINDS[kind], dice) for kind in kinds}
+    number = 0
+    while True:
+        number += 1
+        at_ms = 0
+        faults = []
+        for kind in islice(dealt, size):
+            at_ms += dice.randint(*_GAP_MS)
+            [range_ms] = dice.choices(_HOLDS, _HOLD_WEIGHTS)
+            hold_ms = 0 if kind in _AT_ONCE else dice.randint(*range_ms)
+            faults.append(Fault(kind, next(targets[kind]), at_ms, hold_ms, dice.getrandbits(32)))
+        yield Episode(number, tuple(faults))
+
+
+def deal(kinds: Sequence[str] = tuple(KINDS)) -> list[str]:
+    """The kinds, each as often as it comes in one deal."""
+    return [kind for kind in kinds for _ in range(_TIMES.get(kind, 1))]
+
+
+def _shuffled(cards: Sequence[T], dice: random.Random) -> Iterator[T]:
+    while True:
+        yield from dice.sample(cards, len(cards))

@@ -1,0 +1,72 @@
+"""The runner itself: a short run of a fixed seed, and its command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from chaos.report import Line, Report
+from chaos.schedule import KINDS, deal, episodes
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "BILLING_DATA_DIR": str(tmp_path)}
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "chaos", *options],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+
+
+def test_a_short_run_with_every_kind_of_fault_keeps_every_invariant(tmp_path: Path) -> None:
+    size = len(deal())
+    made = run(tmp_path, "--seed", "6", "--episodes", "1", "--size", str(size), "--json")
+    assert made.returncode == 0, made.stdout + made.stderr
+    report = msgspec.json.decode(made.stdout, type=Report)
+    [line] = report.lines
+    assert {one.partition(":")[0] for one in line.faults} == KINDS.keys()
+    assert line.faults == [str(one) for one in next(episodes(6, size=size)).faults]
+    assert line.events > 1_000
+    assert line.outcomes["429"], "limits were reached"
+    assert line.outcomes["replayed"], "keys were sent again"
+    assert line.outcomes["422"], "keys were used for other bodies"
+    assert line.back_s >= 0
+    assert not list((tmp_path / "chaos").iterdir()), "nothing is left where nothing is broken"
+
+
+def test_an_unknown_fault_is_named_and_the_known_ones_are_listed(tmp_path: Path) -> None:
+    made = run(tmp_path, "--faults", "kill,earthquake")
+    assert made.returncode == 2
+    assert made.stderr.splitlines()[-1].startswith(
+        "./run chaos: error: --faults: no such fault: earthquake; there are kill, stop"
+    )
+
+
+@pytest.mark.parametrize("violations", [[], ["I2: not one row for one id: 1: x"]])
+def test_a_broken_episode_says_how_to_replay_it(violations: list[str]) -> None:
+    line = Line(
+        episode=4,
+        faults=["kill:redis"],
+        events=10,
+        acked=9,
+        unknown=1,
+        outcomes={},
+        lost=0,
+        back_s=0.5,
+        drained_s=0.1,
+        seconds=3.0,
+        violations=violations,
+    )
+    text = str(Report(seed=7, lines=[line], seconds=3.0, kept="there" if violations else None))
+    assert ("to replay: ./run chaos --seed 7 --first 4 --episodes 1" in text) == bool(violations)
+    assert ("logs and data: there" in text) == bool(violations)
+    assert text.endswith("BROKEN" if violations else "every invariant held")
