@@ -213,9 +213,12 @@ async def no_hard_limit_is_passed(sql: db.Connection) -> list[str]:
 async def counters_have_no_gaps(sql: db.Connection) -> list[str]:
     """I5: each counter's value before a record is its value after the one before it, also when
     Redis was lost between the two: what is rebuilt from the ledger goes on where it was. Refunds
-    and dead letters count as well and have no row here: with any of them nothing is compared."""
+    and dead letters count as well and have no row here, nor has what an operator accepted to be
+    missing: with any of them nothing is compared."""
     if await sql.fetchval(
         "SELECT EXISTS (SELECT FROM usage_refunds) OR EXISTS (SELECT FROM dead_letters)"
+        " OR EXISTS (SELECT FROM audit_events"
+        " WHERE event_type IN ('gap_accepted', 'redis_adopted'))"
     ):
         return []
     gaps = await sql.fetch(
@@ -261,7 +264,8 @@ async def losses_are_audited(sql: db.Connection) -> list[str]:
     rows = await sql.fetch(
         """
         SELECT partition, epoch FROM stream_cursor c WHERE epoch > 1 AND NOT EXISTS (
-            SELECT FROM audit_events e WHERE e.event_type = 'redis_history_lost'
+            SELECT FROM audit_events e
+            WHERE e.event_type IN ('redis_history_lost', 'redis_epoch_began')
             AND (e.details ->> 'partition')::INTEGER = c.partition
             AND (e.details ->> 'recovery')::BIGINT = c.epoch)
         """

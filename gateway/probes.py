@@ -60,8 +60,8 @@ class Probes:
         in_force = Profile.UNKNOWN
         floors: list[str] = []
         try:
+            verdict = await self._watch.look()  # first: it also says so when Redis is away
             floors = await self._floors()  # before the cursors, which run ahead of them
-            verdict = await self._watch.look()
             lag, vouched = await self._lag()
             in_force = verdict.in_force
             if not vouched:

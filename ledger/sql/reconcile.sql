@@ -52,26 +52,32 @@ ORDER BY r.position;
 
 -- name: counter_gaps
 -- I5: a counter before a record is what it was after the record before. Not of subjects with
--- refunds or dead letters: Redis counted those, and they are no rows.
+-- refunds or dead letters: Redis counted those, and they are no rows. Nor where an operator has
+-- since accepted that records between the two are missing.
 WITH counted AS (
     SELECT CASE WHEN organization_id IS NULL THEN 'user:' || user_id
                 ELSE 'org:' || organization_id || ':user:' || user_id END AS subject,
-           usage_type, quota_period AS period, used_after AS after, quantity, position, usage_id
+           usage_type, quota_period AS period, used_after AS after, quantity, position, usage_id,
+           recorded_at
     FROM usage_records WHERE partition = $1 AND position > $2 AND position <= $3
     UNION ALL
     SELECT 'org:' || organization_id, usage_type, pool_period, pool_used_after, quantity,
-           position, usage_id
+           position, usage_id, recorded_at
     FROM usage_records WHERE partition = $1 AND position > $2 AND position <= $3
       AND organization_id IS NOT NULL),
 chained AS (
-    SELECT *, LAG(after) OVER (PARTITION BY subject, usage_type, period ORDER BY position) AS before
-    FROM counted),
+    SELECT *, LAG(after) OVER w AS before, LAG(recorded_at) OVER w AS earlier
+    FROM counted WINDOW w AS (PARTITION BY subject, usage_type, period ORDER BY position)),
 aside AS (
     SELECT subject FROM usage_refunds WHERE partition = $1
     UNION SELECT subject FROM dead_letters WHERE partition = $1
     UNION SELECT split_part(subject, ':user:', 1) FROM dead_letters WHERE partition = $1)
 SELECT usage_id, position, subject, usage_type, before, after - quantity AS found FROM chained
-WHERE after - quantity <> before AND subject NOT IN (SELECT subject FROM aside WHERE subject IS NOT NULL)
+WHERE after - quantity <> before
+  AND subject NOT IN (SELECT subject FROM aside WHERE subject IS NOT NULL)
+  AND NOT EXISTS (
+      SELECT FROM audit_events WHERE event_type IN ('gap_accepted', 'redis_adopted')
+        AND (details ->> 'partition')::INTEGER = $1 AND occurred_at > earlier)
 ORDER BY position;
 
 -- name: broken_seals

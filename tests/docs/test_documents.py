@@ -15,7 +15,7 @@ import pytest
 
 from gateway import cli
 from gateway.operators import counts, session
-from ledger import settings
+from ledger import logs, settings
 from tests.conftest import Service
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,6 +77,7 @@ async def test_a_curl_in_the_documents_works_as_printed(
 async def test_an_operators_command_in_the_documents_works_as_printed(
     service: Service, monkeypatch: pytest.MonkeyPatch, document: str, command: str
 ) -> None:
+    monkeypatch.setattr(logs, "silence", lambda: None)  # of a process of its own
     monkeypatch.setenv("DATABASE_URL", service.settings.database_url)
     monkeypatch.setenv("REDIS_URL", service.settings.redis_url)
     monkeypatch.setenv("PARTITIONS", str(service.settings.partitions))

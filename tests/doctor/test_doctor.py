@@ -160,7 +160,7 @@ async def test_open_dead_letters_are_a_warning(service: Service) -> None:
 async def test_a_database_restored_from_before_what_redis_has_is_named(service: Service) -> None:
     await service.redis.run("HSET", keys.meta(2), "floor", "1-0")  # the cursor is still at 0-0
     [line] = (await report(service.settings))["problem"]
-    assert line.startswith("ledger: partitions 2 are stopped: the database was restored from")
+    assert line.startswith("postgres: partitions 2 lack usage that Redis no longer has")
 
 
 async def test_a_default_tier_that_does_not_exist_is_named(service: Service) -> None:

@@ -32,7 +32,8 @@ async def check(service: Service, told: Told | None = None) -> None:
     system = System(service.sql, service.redis, service.scripts)
     if told is not None:
         await _acknowledged_is_recorded(system, told)
-    assert await violations(system) == []
+    found = await violations(system)
+    assert found == [], found
 
 
 async def _acknowledged_is_recorded(system: System, told: Told) -> None:

@@ -15,11 +15,12 @@ import msgspec
 import pytest
 
 from gateway.dev.servers import Valkey
-from ledger import db, store
+from ledger import clock, db, store
 from ledger.adoption import LEFT, Adoption, NothingToDecide, situation
 from ledger.dead_letters import DeadLetters, Outcome
 from ledger.domain.ids import dev_uuid
 from ledger.drain import Drain
+from ledger.reconcile import Reconciler
 from ledger.recovery import Superseded, recover
 from ledger.settings import Settings
 from lua import keys
@@ -42,7 +43,8 @@ def usage(quantity: int = 1, user: str = "ada", **more: Any) -> dict[str, Any]:
 
 
 def adoption(sql: db.Connection, redis: RedisConnection, scripts: Any = None) -> Adoption:
-    return Adoption(sql, redis, scripts or Scripts(redis), actor="olga", at=NOON, reason="we know")
+    now = clock.now()
+    return Adoption(sql, redis, scripts or Scripts(redis), actor="olga", at=now, reason="we know")
 
 
 async def decisions(sql: db.Connection) -> list[tuple[str, dict[str, Any]]]:
@@ -108,6 +110,8 @@ async def test_after_an_accepted_gap_the_ledger_goes_on_and_every_quota_is_rebui
     assert (event, details["partition"], details["missing"]) == ("gap_accepted", partition, 2)
     assert (details["after"], details["through"]) == (found.row.last_id, found.redis.floor)
     assert details["reason"] == "we know"
+    reconciler = Reconciler(service.sql, service.redis, service.scripts, repair=False)
+    assert (await reconciler.whole(range(service.settings.partitions))).findings == []
     row = await store.cursor(service.sql, partition)
     assert (row.epoch, row.drained, row.position) == (2, 2 + 2 + 4, 2 + 3)
     [began] = await service.sql.fetch("SELECT * FROM audit_events WHERE actor = 'ledger'")

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.cli import _parser
 from gateway.operators import counts, session
+from ledger import logs
 from ledger.domain.ids import dev_uuid
 from ledger.settings import Settings
 from tests.reconcile.conftest import Compared
@@ -16,6 +17,7 @@ from tests.reconcile.test_reconcile import add_to_counter, quota_of
 
 @pytest.fixture
 def environ(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "silence", lambda: None)  # of a process of its own
     for name, value in {
         "DATABASE_URL": settings.database_url,
         "REDIS_URL": settings.redis_url,
