@@ -21,7 +21,7 @@ from lua.scripts import Scripts
 
 CHUNK = 200  # quotas compared at one instant: Redis serves nobody else meanwhile (a millisecond)
 PAGE = 5000
-BACKLOG = 100_000  # entries beyond which comparing costs more than draining them first
+BACKLOG = 10_000  # entries beyond which comparing would hold up the drain that lags
 ATTEMPTS = 5  # each loses only to something newer: a recovery, a trim, a burst of entries
 LOOKS = 3  # a difference must be seen so often: what is being put right meanwhile is none
 LOOK_S = 0.2
