@@ -11,7 +11,7 @@ ON CONFLICT (partition) DO UPDATE
 SET position = EXCLUDED.position, findings = EXCLUDED.findings, checked_at = NOW();
 
 -- name: reconcile_findings
--- How many of each invariant, and how long ago the partition looked at last was looked at.
+-- How many of each invariant, as of when each partition was last looked at.
 SELECT f ->> 'invariant' AS invariant, COUNT(*) AS findings
 FROM reconcile_state CROSS JOIN LATERAL jsonb_array_elements(findings) AS f GROUP BY 1;
 
@@ -85,7 +85,9 @@ ORDER BY position;
 -- last head.
 WITH seals AS (
     SELECT *, LAG(head) OVER w AS before, LAG(last_position) OVER w AS reached
-    FROM audit_seals WHERE partition = $1 WINDOW w AS (ORDER BY last_position))
+    FROM audit_seals WHERE partition = $1 AND last_position >= COALESCE((
+        SELECT MAX(last_position) FROM audit_seals WHERE partition = $1 AND last_position <= $2), 0)
+    WINDOW w AS (ORDER BY last_position))
 SELECT last_position, 'does not follow the seal before it' AS wrong FROM seals
 WHERE last_position > $2 AND (previous <> COALESCE(before, sha256(''::BYTEA))
     OR first_position <= COALESCE(reached, 0) OR last_position - first_position + 1 <> records)
