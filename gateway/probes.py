@@ -104,17 +104,18 @@ class Probes:
         return await asyncio.gather(*(floor(self._redis, one) for one in range(self._partitions)))
 
     async def _ask_ledger(self) -> tuple[int, list[store.Cursor]] | None:
-        """How much does not agree, as the ledger last saw it, and how far each partition is
-        drained; None while Postgres does not answer."""
+        """How much does not agree and was not repaired, as the ledger last saw it, and how far each
+        partition is drained; None while Postgres does not answer."""
         try:
             async with asyncio.timeout(POSTGRES_PATIENCE_S):
                 found = await store.reconcile_findings(self._pool)
                 cursors = await store.cursors(self._pool)
         except (*db.UNAVAILABLE, db.PostgresError):
             return None
+        findings = {one.invariant: one.findings for one in found}
         for invariant in INVARIANTS:
-            metrics.FINDINGS.labels(invariant).set(found.get(invariant, 0))
-        return sum(found.values()), cursors
+            metrics.FINDINGS.labels(invariant).set(findings.get(invariant, 0))
+        return sum(one.standing for one in found), cursors
 
 
 def _reasons(found: int, cursors: Sequence[store.Cursor], floors: Sequence[str]) -> Iterator[str]:

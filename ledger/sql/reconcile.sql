@@ -12,7 +12,8 @@ SET position = EXCLUDED.position, findings = EXCLUDED.findings, checked_at = NOW
 
 -- name: reconcile_findings
 -- How many of each invariant, as of when each partition was last looked at.
-SELECT f ->> 'invariant' AS invariant, COUNT(*) AS findings
+SELECT f ->> 'invariant' AS invariant, COUNT(*) AS findings,
+       COUNT(*) FILTER (WHERE NOT COALESCE((f ->> 'repaired')::BOOLEAN, FALSE)) AS standing
 FROM reconcile_state CROSS JOIN LATERAL jsonb_array_elements(findings) AS f GROUP BY 1;
 
 -- name: count_records

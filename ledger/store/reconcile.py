@@ -36,10 +36,17 @@ async def note_reconcile(db: Executor, partition: int, position: int, findings: 
     await db.execute(QUERIES["note_reconcile"], partition, position, body)
 
 
-async def reconcile_findings(db: Executor) -> dict[str, int]:
-    """How many there are of each invariant, as of when each partition was last looked at."""
-    rows = await db.fetch(QUERIES["reconcile_findings"])
-    return {row["invariant"]: row["findings"] for row in rows}
+class Found(msgspec.Struct, frozen=True):
+    """How much of an invariant did not agree, and how much of that was not repaired."""
+
+    invariant: str
+    findings: int
+    standing: int
+
+
+async def reconcile_findings(db: Executor) -> list[Found]:
+    """As of when each partition was last looked at."""
+    return [Found(**dict(row)) for row in await db.fetch(QUERIES["reconcile_findings"])]
 
 
 async def count_records(db: Executor, partition: int, after: int, through: int) -> int:

@@ -198,13 +198,14 @@ async def test_a_replay_is_not_counted_twice_in_the_metrics(service: Service) ->
 
 async def test_what_reconcile_found_is_a_reason_and_a_metric(service: Service) -> None:
     await service.drained()
-    await store.note_reconcile(service.sql, 0, 0, [Finding("I3", "a counter"), Finding("I3", "b")])
+    found = [Finding("I3", "a"), Finding("I3", "b"), Finding("I3", "c", repaired=True)]
+    await store.note_reconcile(service.sql, 0, 0, found)
     status, said = await ready(service)
     assert (status, said["status"]) == (200, "degraded")
     assert "reconcile found 2 disagreements" in str(said["reasons"])
     async with service.http.get(f"{service.url}/metrics") as response:
         exposed = await response.text()
-    assert 'billing_reconcile_findings{invariant="I3"} 2.0' in exposed
+    assert 'billing_reconcile_findings{invariant="I3"} 3.0' in exposed
     assert 'billing_reconcile_findings{invariant="I2"} 0.0' in exposed
     await store.note_reconcile(service.sql, 0, 0, [])
     assert (await ready(service))[1]["status"] == "ready"

@@ -8,6 +8,7 @@ import pytest
 
 from ledger import clock, store
 from ledger.domain.ids import dev_uuid
+from ledger.store.reconcile import Found
 from lua import keys
 from lua.keys import Account
 from tests.reconcile.conftest import Compared
@@ -185,7 +186,7 @@ async def test_a_quota_that_nobody_uses_is_compared_as_well(compared: Compared) 
     await compared.forget_positions()
     [finding] = (await reconciler.run_once(partitions)).findings
     assert finding.invariant == "I3"
-    assert await store.reconcile_findings(compared.sql) == {"I3": 1}
+    assert await store.reconcile_findings(compared.sql) == [Found("I3", 1, 1)]
 
 
 async def test_damaged_rows_are_told_of_until_they_are_mended(compared: Compared) -> None:
