@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 
 from ledger import db, store
@@ -38,6 +39,22 @@ async def test_every_entry_becomes_one_row(partition: Partition, drain: Drain) -
     assert await count(partition.sql, "usage_records") == 20
     assert await partition.sql.fetchval("SELECT SUM(quantity) FROM usage_records") == 210
     assert (await store.cursor(partition.sql, 0)).drained == 20
+    await partition.check()
+
+
+async def test_what_a_caller_said_is_written_as_it_was_said(
+    partition: Partition, drain: Drain
+) -> None:
+    """Rows go to Postgres as text, where a backslash or a tab could mean something."""
+    odd = ["\\N", "\\.", "a\tb", "a\nb\r", "back\\slash \\t", '"quoted" \\"', "é 🩺", "null", ""]
+    for text in odd:
+        payload = encode_payload(Payload(text, None, {"feature": text}, text))
+        await partition.add(**partition.fields() | {"payload": payload})
+    assert await drained(drain) == len(odd)
+    rows = await partition.sql.fetch("SELECT * FROM usage_records ORDER BY position")
+    assert [row["idempotency_key"] for row in rows] == odd
+    assert [row["recorded_by"] for row in rows] == odd
+    assert [msgspec.json.decode(row["metadata"])["feature"] for row in rows] == odd
     await partition.check()
 
 

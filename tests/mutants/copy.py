@@ -8,7 +8,17 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("gateway", "ledger", "lua", "migrations", "bench", "tests", "pyproject.toml", "run")
+PARTS = (
+    "gateway",
+    "ledger",
+    "lua",
+    "migrations",
+    "bench",
+    "chaos",
+    "tests",
+    "pyproject.toml",
+    "run",
+)
 
 
 def copy_tree(target: Path) -> None:

@@ -19,6 +19,7 @@ class Mutant(NamedTuple):
 
 
 RECORD, LOAD, RECOVER = "lua/record.lua", "lua/load.lua", "lua/recover.lua"
+DRAIN = "ledger/drain.py"
 LUA, LEDGER = "tests/lua", "tests/ledger"
 
 MUTANTS = [
@@ -128,4 +129,35 @@ MUTANTS = [
            f"{LUA}/test_recover.py"),
     Mutant("keeps the epoch after a loss", RECOVER,
            "now_epoch = now_epoch + 1", "now_epoch = now_epoch", f"{LUA}/test_recover.py"),
+    # The ledger.
+    Mutant("drains from any server", DRAIN,
+           "if (tail.replid, tail.epoch) != (row.replid, row.epoch) or keys.before(",
+           "if keys.before(", f"{LEDGER}/test_recovery.py"),
+    Mutant("drains on over a gap", DRAIN,
+           "if keys.before(row.last_id, tail.floor):\n            raise",
+           "if False:\n            raise", f"{LEDGER}/test_rewind.py"),
+    Mutant("commits rows and cursor apart", DRAIN,
+           "async with self._connection.transaction():\n                    return",
+           "if True:\n                    return", f"{LEDGER}/test_crashes.py"),
+    Mutant("gives nothing back for a repeat", DRAIN,
+           "await self._scripts.unload(partition, sorted(subjects), revision=batch.revision)",
+           "pass", "tests/reconcile/test_reconcile.py"),
+    Mutant("counts a key twice in one batch", "ledger/booking.py",
+           "claimed.remove(record.usage_id)", "pass", f"{LEDGER}/test_drain.py"),
+    Mutant("adds nothing to the totals", "ledger/booking.py",
+           "total[0] += record.units", "total[0] += 0", f"{LEDGER}/test_drain.py"),
+    Mutant("lets a usage id count again", "ledger/sql/drain.sql",
+           "ON CONFLICT DO NOTHING\nRETURNING usage_id",
+           "ON CONFLICT (usage_id) DO UPDATE SET partition = EXCLUDED.partition\n"
+           "RETURNING usage_id", f"{LEDGER}/test_drain.py"),
+    Mutant("writes what a caller said as it is", "ledger/store/records.py",
+           "return value.translate(_ESCAPES)", "return value", f"{LEDGER}/test_drain.py"),
+    Mutant("leaves out a long tail", "ledger/entitlements.py",
+           "counted[usage_type] = counted.get(usage_type, 0) + quota.units", "pass",
+           f"{LEDGER}/test_load.py"),
+    Mutant("compares nothing", "ledger/reconcile/counters.py",
+           "if used != expected:", "if False:", "tests/reconcile/test_reconcile.py"),
+    Mutant("counts an entry that was parked nowhere", "ledger/sql/quota.sql",
+           "WHERE status = 'open' AND usage_type IS NOT NULL",
+           "WHERE status = 'none' AND usage_type IS NOT NULL", f"{LEDGER}/test_dead_letters.py"),
 ]  # fmt: skip
