@@ -12,7 +12,7 @@ from uuid import UUID
 from ledger import clock, store
 from ledger.db import Connection
 from ledger.reconcile.counters import Counters
-from ledger.reconcile.rows import total_words
+from ledger.reconcile.rows import ids_of, total_words
 from lua import keys
 from lua.connection import RedisConnection
 from lua.scripts import Scripts
@@ -38,21 +38,23 @@ async def recalculate(
     members. Raises `Fenced` or `NotCompared`; then nothing was done to that partition."""
     result, scripts = Recalculated(), Scripts(redis)
     for partition, subjects in (await _by_partition(connection, identifier, partitions)).items():
+        wrong = []
         async for _, found in Counters(connection, scripts).compare(partition, subjects):
-            result.wrong += [one.what for one in found]
+            wrong += [one.what for one in found]
         async with connection.transaction():
             await store.hold_cursor(connection, partition)
-            wrong = []
             for subject in subjects:
-                wrong += await store.mend_totals(connection, subject, *_ids(subject))
+                for total in await store.wrong_totals_of(connection, subject, *ids_of(subject)):
+                    await store.set_total(connection, total)
+                    wrong.append(total_words(total))
             revision = await store.bump_revision(connection, partition)
-            result.wrong += [total_words(one) for one in wrong]
-            details = {"subjects": subjects, "wrong": result.wrong}
+            details = {"partition": partition, "subjects": subjects, "wrong": wrong}
             await store.insert_audit_event(
                 connection, "quota_recalculated", actor, details, clock.now()
             )
         await scripts.unload(partition, subjects, revision=revision)
         result.subjects += subjects
+        result.wrong += wrong
     return result
 
 
@@ -63,10 +65,3 @@ async def _by_partition(
     for subject in await store.subjects_of(connection, identifier):
         found[keys.partition_of(keys.subject_of(subject), partitions)].append(subject)
     return found
-
-
-def _ids(subject: str) -> tuple[UUID | None, UUID | None]:
-    """User and organisation of a subject in words; no user: a pool."""
-    raw = keys.subject_of(subject)
-    user_id = None if keys.is_pool(raw) else UUID(bytes=raw[-16:])
-    return user_id, UUID(bytes=raw[1:17]) if raw[:1] == b"o" else None

@@ -57,9 +57,10 @@ async def answer(work: Callable[[Session], Awaitable[int]], *, patient: bool = F
         return fail(f"cannot be compared now: {error}; try again")
     except db.LockNotAvailable:
         return fail("the ledger is busy with that partition and did not let go; try again")
-    except (Fenced, RedisUnavailable) as error:
-        said = str(error) or "Redis restarted meanwhile"
-        return fail(f"{said}; what was decided is kept: run the same command again for the rest")
+    except Fenced:
+        return fail("Redis has not been vouched for: is a ledger running? Then run the same again")
+    except RedisUnavailable as error:
+        return fail(f"{error}; nothing is left half done: run the same again when Redis answers")
     except (*db.UNAVAILABLE, db.PostgresError) as error:
         return fail(f"no answer from Postgres ({type(error).__name__}); run the same again")
 

@@ -82,21 +82,32 @@ class Reconciler:
         return report
 
     async def _compared(self, partition: int, subjects: Sequence[str]) -> Report:
-        compared, findings = 0, []
+        compared, findings, skipped = 0, [], []
         try:
             async for count, differences in self._counters.compare(partition, subjects):
                 compared += count
-                if differences and self._repair:
-                    await self._mend(partition, differences)
-                findings += [
-                    Finding("I3", one.what, partition, self._repair) for one in differences
-                ]
+                findings += await self._found(partition, differences)
         except NotCompared as error:
-            return Report({"I3": compared}, findings, [f"partition {partition}: {error}"])
+            skipped.append(f"partition {partition}: {error}")
         except Fenced:
-            reason = f"partition {partition}: Redis has not been vouched for"
-            return Report({"I3": compared}, findings, [reason])
-        return Report({"I3": compared}, findings, [])
+            skipped.append(f"partition {partition}: Redis has not been vouched for")
+        return Report({"I3": compared}, findings, skipped)
+
+    async def _found(self, partition: int, differences: Sequence[Difference]) -> list[Finding]:
+        """Repairs what may be repaired: not from totals that are wrong themselves."""
+        if not differences:
+            return []
+        subjects = {one.subject for one in differences}
+        wrong = await rows.wrong_totals_of(self._connection, sorted(subjects))
+        subjects -= {one.subject for one in wrong}
+        mended = [one for one in differences if one.subject in subjects]
+        if mended and self._repair:
+            await self._mend(partition, mended)
+        told = [Finding("I3", rows.total_words(one)) for one in wrong]
+        return told + [
+            Finding("I3", one.what, partition, self._repair and one.subject in subjects)
+            for one in differences
+        ]
 
     async def _mend(self, partition: int, differences: Sequence[Difference]) -> None:
         details = {"partition": partition, "differences": [one.what for one in differences]}

@@ -41,7 +41,7 @@ def merged(reports: Iterable[Report]) -> Report:
         compared.update(one.compared)
         findings += one.findings
         skipped += one.skipped
-    return Report(dict(compared), findings, skipped)
+    return Report(dict(compared), list(dict.fromkeys(findings)), skipped)  # each told once
 
 
 def text(report: Report) -> str:

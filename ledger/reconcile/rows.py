@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+from uuid import UUID
 
 from ledger import store
 from ledger.db import Connection, Executor
 from ledger.reconcile.findings import Finding, Report
 from ledger.seals import SealBroken, verify_seals
+from lua import keys
 
 MOST = 100  # findings of a kind that are told one by one: a broken partition has as many as rows
 
@@ -48,6 +51,21 @@ async def check_hashes(connection: Connection) -> Report:
     except SealBroken as error:
         return Report({}, [Finding("I9", str(error))], [])
     return Report({}, [], [])
+
+
+async def wrong_totals_of(db: Executor, subjects: Iterable[str]) -> list[store.WrongTotal]:
+    """Those of some subjects: before a counter is made anew from them."""
+    found: list[store.WrongTotal] = []
+    for subject in subjects:
+        found += await store.wrong_totals_of(db, subject, *ids_of(subject))
+    return found
+
+
+def ids_of(subject: str) -> tuple[UUID | None, UUID | None]:
+    """User and organisation of a subject in words; no user: a pool."""
+    raw = keys.subject_of(subject)
+    user_id = None if keys.is_pool(raw) else UUID(bytes=raw[-16:])
+    return user_id, UUID(bytes=raw[1:17]) if raw[:1] == b"o" else None
 
 
 def total_words(one: store.WrongTotal) -> str:

@@ -54,7 +54,7 @@ ORDER BY r.position;
 -- name: counter_gaps
 -- I5: a counter before a record is what it was after the record before. Not of subjects with
 -- refunds or dead letters: Redis counted those, and they are no rows. Nor where an operator has
--- since accepted that records between the two are missing.
+-- since accepted that records between the two are missing, or the counter was made anew.
 WITH counted AS (
     SELECT CASE WHEN organization_id IS NULL THEN 'user:' || user_id
                 ELSE 'org:' || organization_id || ':user:' || user_id END AS subject,
@@ -77,8 +77,11 @@ SELECT usage_id, position, subject, usage_type, before, after - quantity AS foun
 WHERE after - quantity <> before
   AND subject NOT IN (SELECT subject FROM aside WHERE subject IS NOT NULL)
   AND NOT EXISTS (
-      SELECT FROM audit_events WHERE event_type IN ('gap_accepted', 'redis_adopted')
-        AND (details ->> 'partition')::INTEGER = $1 AND occurred_at > earlier)
+      SELECT FROM audit_events WHERE occurred_at > earlier AND (
+          event_type IN ('gap_accepted', 'redis_adopted')
+              AND (details ->> 'partition')::INTEGER = $1
+          OR event_type IN ('quota_repaired', 'quota_recalculated')
+              AND position(chained.subject IN details::TEXT) > 0))
 ORDER BY position;
 
 -- name: broken_seals
@@ -128,7 +131,7 @@ summed AS (
     SELECT subject, usage_type, quota_period, SUM(quantity) AS quantity, COUNT(*) AS records
     FROM counted GROUP BY 1, 2, 3)
 SELECT subject, usage_type, quota_period, COALESCE(t.quantity, 0) AS found,
-       COALESCE(summed.quantity, 0) AS expected
+       COALESCE(summed.quantity, 0) AS expected, COALESCE(summed.records, 0)::BIGINT AS records
 FROM summed FULL JOIN usage_totals t USING (subject, usage_type, quota_period)
 WHERE summed.quantity IS DISTINCT FROM t.quantity OR summed.records IS DISTINCT FROM t.records
 ORDER BY subject, usage_type, quota_period;
@@ -149,28 +152,32 @@ SELECT subject, usage_type, quota_period, SUM(units)::BIGINT AS units FROM (
 
 -- name: subjects_of
 -- Everything that is counted under an id: a user's accounts, or an organisation's pool and members.
-SELECT DISTINCT subject FROM usage_totals
-WHERE subject IN ('user:' || $1::TEXT, 'org:' || $1) OR subject LIKE 'org:' || $1 || ':user:%'
+SELECT subject FROM usage_totals
+WHERE subject IN ('user:' || $1::UUID, 'org:' || $1) OR subject LIKE 'org:' || $1 || ':user:%'
    OR subject LIKE 'org:%:user:' || $1
+UNION SELECT CASE WHEN organization_id IS NULL THEN 'user:' || user_id
+             ELSE 'org:' || organization_id || ':user:' || user_id END
+FROM usage_records WHERE user_id = $1 OR organization_id = $1
+UNION SELECT 'org:' || organization_id FROM usage_records WHERE organization_id = $1
 ORDER BY subject;
 
--- name: mend_totals
--- Sets a subject's totals to the sums of its rows; what was wrong.
+-- name: wrong_totals_of
+-- A subject's totals that are not the sums of its rows.
 WITH summed AS (
     SELECT usage_type, CASE WHEN $2::UUID IS NULL THEN pool_period ELSE quota_period END AS quota_period,
            SUM(quantity) AS quantity, COUNT(*) AS records
     FROM usage_records
     WHERE ($2 IS NULL OR user_id = $2) AND organization_id IS NOT DISTINCT FROM $3::UUID
-    GROUP BY 1, 2),
-wrong AS (
-    SELECT usage_type, quota_period, COALESCE(t.quantity, 0) AS found,
-           COALESCE(s.quantity, 0) AS expected, COALESCE(s.records, 0) AS records
-    FROM summed s FULL JOIN (SELECT * FROM usage_totals WHERE subject = $1) t
-         USING (usage_type, quota_period)
-    WHERE s.quantity IS DISTINCT FROM t.quantity OR s.records IS DISTINCT FROM t.records),
-mended AS (
-    INSERT INTO usage_totals (subject, usage_type, quota_period, quantity, records)
-    SELECT $1, usage_type, quota_period, expected, records FROM wrong
-    ON CONFLICT (subject, usage_type, quota_period) DO UPDATE
-    SET quantity = EXCLUDED.quantity, records = EXCLUDED.records)
-SELECT usage_type, quota_period, found, expected FROM wrong ORDER BY 1, 2;
+    GROUP BY 1, 2)
+SELECT usage_type, quota_period, COALESCE(t.quantity, 0) AS found,
+       COALESCE(s.quantity, 0) AS expected, COALESCE(s.records, 0)::BIGINT AS records
+FROM summed s FULL JOIN (SELECT * FROM usage_totals WHERE subject = $1) t
+     USING (usage_type, quota_period)
+WHERE s.quantity IS DISTINCT FROM t.quantity OR s.records IS DISTINCT FROM t.records
+ORDER BY 1, 2;
+
+-- name: set_total
+INSERT INTO usage_totals (subject, usage_type, quota_period, quantity, records)
+VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (subject, usage_type, quota_period) DO UPDATE
+SET quantity = EXCLUDED.quantity, records = EXCLUDED.records;

@@ -68,14 +68,15 @@ from ledger.store.reconcile import (
     claim_reconcile,
     count_records,
     counted,
-    mend_totals,
     note_reconcile,
     reconcile_findings,
     recordless_keys,
     rows_at_fault,
+    set_total,
     subjects_of,
     touched_accounts,
     wrong_totals,
+    wrong_totals_of,
 )
 from ledger.store.records import insert_records
 from ledger.store.seals import Seal, audit_heads, sealed_records, seals
@@ -134,7 +135,6 @@ __all__ = [
     "lease_cursor",
     "list_usage",
     "live_subscriptions",
-    "mend_totals",
     "newest_plan",
     "note_reconcile",
     "organization_of_user",
@@ -146,6 +146,7 @@ __all__ = [
     "rows_at_fault",
     "sealed_records",
     "seals",
+    "set_total",
     "settle",
     "skip_gap",
     "subjects_of",
@@ -156,4 +157,5 @@ __all__ = [
     "usage_types",
     "vouch",
     "wrong_totals",
+    "wrong_totals_of",
 ]

@@ -22,6 +22,7 @@ class WrongTotal(msgspec.Struct, frozen=True):
     quota_period: datetime
     found: Decimal
     expected: Decimal
+    records: int  # that add up to what is expected
 
 
 async def claim_reconcile(db: Executor, partition: int, every_s: int) -> int | None:
@@ -82,14 +83,25 @@ async def counted(db: Executor, subjects: Sequence[str]) -> dict[tuple[str, str,
 
 
 async def subjects_of(db: Executor, identifier: UUID) -> list[str]:
-    rows = await db.fetch(QUERIES["subjects_of"], str(identifier))
+    rows = await db.fetch(QUERIES["subjects_of"], identifier)
     return [row["subject"] for row in rows]
 
 
-async def mend_totals(
+async def wrong_totals_of(
     db: Executor, subject: str, user_id: UUID | None, organization_id: UUID | None
 ) -> list[WrongTotal]:
-    """Makes a subject's totals the sums of its rows; those that were not. Only while holding the
-    partition's cursor row."""
-    rows = await db.fetch(QUERIES["mend_totals"], subject, user_id, organization_id)
+    """Those of one subject; no user: a pool."""
+    rows = await db.fetch(QUERIES["wrong_totals_of"], subject, user_id, organization_id)
     return [WrongTotal(subject=subject, **dict(row)) for row in rows]
+
+
+async def set_total(db: Executor, total: WrongTotal) -> None:
+    """Makes a total what its rows say. Only while holding the partition's cursor row."""
+    await db.execute(
+        QUERIES["set_total"],
+        total.subject,
+        total.usage_type,
+        total.quota_period,
+        total.expected,
+        total.records,
+    )

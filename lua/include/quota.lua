@@ -4,7 +4,7 @@ local STATE, RULE = '>I8I8I8I8Bc0', '>c1i8I8I8'
 local STATE_FRONT = 33 -- bytes, the last of them the length of what follows
 
 -- Epoch, starts, ends, seen_at and blocked of a quota hash, when it may be used: whole, of this epoch
--- and its period running. Absent, a stub left by supersede, or anything else must be loaded.
+-- and its period running. Absent, a stub left by unload, or anything else must be loaded.
 local function open_state(state, meta)
   if not state or #state < STATE_FRONT or #state ~= STATE_FRONT + string.byte(state, STATE_FRONT) then
     return nil

@@ -77,6 +77,16 @@ async def test_a_total_without_rows_becomes_nothing(compared: Compared) -> None:
     assert await compared.sql.fetch(wrong) == []
 
 
+async def test_a_total_that_is_gone_is_made_from_the_rows(compared: Compared) -> None:
+    await compared.some()
+    await compared.service.drained()
+    await compared.sql.execute("DELETE FROM usage_totals")
+    for name in ("ada", "bob", "acme"):
+        assert (await redo(compared, name)).subjects != []
+    assert await used(compared, "ada") == 6
+    assert await compared.found() == []
+
+
 async def test_it_is_audited_with_who_did_it(compared: Compared) -> None:
     await compared.some()
     await compared.service.drained()

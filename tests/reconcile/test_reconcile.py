@@ -219,3 +219,27 @@ async def test_the_time_of_a_repair_is_the_services(compared: Compared) -> None:
     await compared.whole(repair=True)
     at = await compared.sql.fetchval("SELECT occurred_at FROM audit_events")
     assert before <= at <= clock.now()
+
+
+async def test_a_counter_is_not_made_anew_from_a_total_that_is_wrong(compared: Compared) -> None:
+    await compared.some()
+    await compared.service.drained()
+    await compared.sql.execute("UPDATE usage_totals SET quantity = 1 WHERE subject LIKE 'user:%'")
+    partitions = range(compared.service.settings.partitions)
+    report = await compared.reconciler(repair=True).run_once(partitions)
+    assert {one.repaired for one in report.findings} == {False}
+    assert sum("the total says 1, the rows 6" in one.what for one in report.findings) == 2
+    status, said, _ = await compared.service.get("/quota/ada")
+    assert [one["used"] for one in said["quotas"] if one["usage_type"] == "api_calls"] == [6]
+
+
+async def test_a_counter_that_was_repaired_is_no_gap_afterwards(compared: Compared) -> None:
+    await compared.record("ada", 1)
+    await add_to_counter(compared, quota_of(compared, "ada"), 5)
+    await compared.record("ada", 1)
+    await compared.service.drained()
+    assert {one for one, _ in await compared.found()} == {"I3", "I5"}
+    await compared.whole(repair=True)
+    await compared.record("ada", 1)
+    await compared.service.drained()
+    assert await compared.found() == []
