@@ -85,9 +85,10 @@ class Booking:
                 return
             [record] = records
             self._refused += 1
-            if self._refused > BAD_IN_A_ROW:
-                raise DrainStopped(f"{DrainStopped.__doc__} Last: {error}") from error
+            # Never the error's own text: it quotes the row, and with it what the caller said.
             reason = f"Postgres refuses it: {type(error).__name__}"
+            if self._refused > BAD_IN_A_ROW:
+                raise DrainStopped(f"{DrainStopped.__doc__} Last: {reason}") from error
             await self._park(record.stream_id, entries[record.stream_id], reason)
             return
         self.records += new

@@ -22,12 +22,13 @@ from datetime import date, timedelta
 import msgspec
 import structlog
 
-from ledger import clock, logs, store
+from ledger import clock, db, logs, store
 from ledger.booking import Booking, DrainStopped
 from ledger.db import Connection
 from ledger.domain.usage import UsageRecord, at_ms
 from ledger.recovery import Superseded, recover
 from lua import keys
+from lua.connection import RedisUnavailable
 from lua.scripts import Scripts
 from lua.types import Fenced
 
@@ -36,6 +37,7 @@ log = structlog.get_logger()
 BATCH = 2000  # entries per transaction: large enough to fill a round trip, small enough to retry
 AHEAD = timedelta(days=7)
 STOPPED_S = 5.0  # how often a stopped partition is tried again
+REFUSED_S = 0.5  # the same where Redis refuses: it may only be loading its file
 
 
 class HistoryGap(DrainStopped):
@@ -70,10 +72,14 @@ class Drain:
                 continue
             try:
                 entries += await self.partition(partition)
-            except (DrainStopped, Superseded) as error:
-                # The others go on; this one is tried again in case somebody has mended it.
-                log.error("partition_stopped", partition=partition, reason=str(error))
-                self._resume_at[partition] = clock.monotonic() + STOPPED_S
+            except db.UNAVAILABLE:
+                raise
+            except (DrainStopped, Superseded, db.PostgresError) as error:
+                self._stop(partition, error, STOPPED_S)
+            except RedisUnavailable as error:
+                if error.outcome_unknown:
+                    raise
+                self._stop(partition, error, REFUSED_S)
         return entries
 
     async def _waiting(self, partition: int) -> int | None:
@@ -86,7 +92,18 @@ class Drain:
             tail = await self._scripts.read(partition, after=after, count=1)
         except Fenced:
             return partition
+        except RedisUnavailable as error:
+            if error.outcome_unknown:
+                raise
+            self._stop(partition, error, REFUSED_S)
+            return None
         return partition if tail.entries or keys.before(after, tail.floor) else None
+
+    def _stop(self, partition: int, error: Exception, pause_s: float) -> None:
+        """The others go on; this one is tried again in case somebody has mended it."""
+        reason = str(error).partition("\n")[0]  # what follows may quote a row
+        log.error("partition_stopped", partition=partition, reason=reason)
+        self._resume_at[partition] = clock.monotonic() + pause_s
 
     async def partition(self, partition: int) -> int:
         """Drains one batch of a partition; 0 when it is empty or another worker has it."""

@@ -92,7 +92,8 @@ async def _for_ever(name: str, settings: Settings, stop: asyncio.Event, begin: B
                 finally:
                     await connection.close(timeout=1)
             except (*db.UNAVAILABLE, db.PostgresError, RedisUnavailable) as error:
-                log.warning(f"{name}_waiting", reason=f"{type(error).__name__}: {error}")
+                reason = str(error).partition("\n")[0]  # what follows may quote a row
+                log.warning(f"{name}_waiting", reason=f"{type(error).__name__}: {reason}")
             except Exception:
                 # Whatever it is, nothing is lost by trying again; ending would help nobody.
                 log.exception(f"{name}_failed")

@@ -55,7 +55,7 @@ async def restore(
         await databases.create_draft()
         try:
             draft_url = databases.url(databases.draft)
-            options = ["--exit-on-error", "--single-transaction", "--no-owner"]
+            options = ["--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges"]
             with programs.running(program, options, draft_url, environ, reads=True) as filling:
                 await asyncio.to_thread(_fill, archive, filling)
             migrated, sealed = await _verify(draft_url, said, now)

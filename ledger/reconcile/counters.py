@@ -34,14 +34,15 @@ class Difference(msgspec.Struct, frozen=True):
     subject: str
     usage_type: str
     starts: int  # ms
-    redis: int
+    redis: int | None  # None: no number
     ledger: int
 
     @property
     def what(self) -> str:
         return (
             f"{self.subject} {self.usage_type} since {at_ms(self.starts):%Y-%m-%d}: "
-            f"Redis says {self.redis} units, the ledger {self.ledger}"
+            f"Redis says {'nothing readable' if self.redis is None else f'{self.redis} units'}, "
+            f"the ledger {self.ledger}"
         )
 
 
@@ -133,10 +134,17 @@ class Undrained:
                 )
 
 
-def _counts(fields: dict[str, bytes]) -> list[tuple[str, int, int]]:
+def _counts(fields: dict[str, bytes]) -> list[tuple[str, int, int | None]]:
     """Usage type, start of the period and used units of a quota hash that is in use."""
     if not fields:
         return []
     starts = unpack_state(fields["state"]).starts
     types = [name.partition(":")[2] for name in fields if name.startswith("rule:")]
-    return [(one, starts, int(fields.get(f"used:{one}", b"0"))) for one in types]
+    return [(one, starts, _number(fields.get(f"used:{one}", b"0"))) for one in types]
+
+
+def _number(raw: bytes) -> int | None:
+    try:
+        return int(raw)
+    except ValueError:
+        return None

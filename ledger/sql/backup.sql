@@ -26,12 +26,15 @@ SELECT COUNT(*) FROM pg_stat_activity
 WHERE datname = $1 AND pid <> pg_backend_pid() AND backend_type = 'client backend';
 
 -- name: skip_versions
--- Redis may hold quotas of changes that were made after the backup: what is loaded from now on
--- must count as newer. No installation makes a million changes between two backups.
-SELECT setval('subscription_versions', last_value + 1000000) FROM subscription_versions;
+-- Redis may hold quotas of changes that were made after the backup, or after an earlier restore: what is
+-- loaded from now on must count as newer. The time does, whatever is restored how often: nobody makes
+-- a thousand changes a second.
+SELECT setval('subscription_versions', GREATEST(last_value + 1,
+    (EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::BIGINT)) FROM subscription_versions;
 
 -- name: renew_versions
 UPDATE subscriptions SET version = nextval('subscription_versions');
 
 -- name: renew_revisions
-UPDATE stream_cursor SET revision = revision + 1000000;
+UPDATE stream_cursor SET revision = GREATEST(revision + 1,
+    (EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::BIGINT);

@@ -1,11 +1,12 @@
 -- name: claim_keys
 -- Only ids returned here become rows: a usage id counts once for ever. Sorted, because a key that
--- was used in two organisations can meet itself in two partitions' transactions.
+-- was used in two organisations can meet itself in two partitions' transactions. Of two entries
+-- with one id in a batch the first is the one that counts.
 INSERT INTO usage_keys (usage_id, partition, stream_id, recorded_at, fingerprint)
-SELECT k.usage_id, $1, k.stream_id, k.recorded_at, k.fingerprint
-FROM unnest($2::UUID[], $3::TEXT[], $4::TIMESTAMPTZ[], $5::BYTEA[])
-     AS k (usage_id, stream_id, recorded_at, fingerprint)
-ORDER BY k.usage_id
+SELECT DISTINCT ON (k.usage_id) k.usage_id, $1, k.stream_id, k.recorded_at, k.fingerprint
+FROM unnest($2::UUID[], $3::TEXT[], $4::TIMESTAMPTZ[], $5::BYTEA[]) WITH ORDINALITY
+     AS k (usage_id, stream_id, recorded_at, fingerprint, place)
+ORDER BY k.usage_id, k.place
 ON CONFLICT DO NOTHING
 RETURNING usage_id;
 

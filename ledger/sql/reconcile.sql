@@ -3,7 +3,7 @@
 INSERT INTO reconcile_state AS s (partition) VALUES ($1)
 ON CONFLICT (partition) DO UPDATE SET checked_at = NOW()
 WHERE s.checked_at <= NOW() - make_interval(secs => $2::INTEGER)
-RETURNING position;
+RETURNING position, findings;
 
 -- name: note_reconcile
 INSERT INTO reconcile_state (partition, position, findings) VALUES ($1, $2, $3)
@@ -34,7 +34,8 @@ LEFT JOIN usage_records r ON r.usage_id = k.usage_id AND r.recorded_at = k.recor
 WHERE k.partition = $1 AND r.usage_id IS NULL ORDER BY k.usage_id;
 
 -- name: passed_limits
--- I4: pools by the payer's plan, caps by the user's own, else by the payer's.
+-- I4: pools by the payer's plan, caps by the user's own, else by the payer's. No cap where the user's own
+-- subscription has changed since: which one was in force then is not known.
 SELECT r.usage_id, r.position, r.usage_type, e ->> 'scope' AS scope, e ->> 'limit' AS "limit"
 FROM usage_records r
 LEFT JOIN subscriptions s ON s.scope = 'user' AND s.user_id = r.user_id
@@ -47,6 +48,7 @@ WHERE r.partition = $1 AND r.position > $2 AND r.position <= $3
   AND e ->> 'enforcement' = 'hard' AND e ->> 'limit' IS NOT NULL
   AND CASE e ->> 'scope'
       WHEN 'user' THEN p.plan_tier = COALESCE(s.plan_tier, r.plan_tier)
+                       AND COALESCE(s.updated_at <= r.recorded_at, TRUE)
                        AND r.used_after > (e ->> 'limit')::NUMERIC
       ELSE p.plan_tier = r.plan_tier AND r.pool_used_after > (e ->> 'limit')::NUMERIC END
 ORDER BY r.position;

@@ -25,11 +25,11 @@ class WrongTotal(msgspec.Struct, frozen=True):
     records: int  # that add up to what is expected
 
 
-async def claim_reconcile(db: Executor, partition: int, every_s: int) -> int | None:
-    """The position up to which the partition's rows were compared; None when somebody did so less
-    than `every_s` ago."""
-    position: int | None = await db.fetchval(QUERIES["claim_reconcile"], partition, every_s)
-    return position
+async def claim_reconcile(db: Executor, partition: int, every_s: int) -> tuple[int, str] | None:
+    """The position up to which the partition's rows were compared, and what was found (JSON); None
+    when somebody did so less than `every_s` ago."""
+    row = await db.fetchrow(QUERIES["claim_reconcile"], partition, every_s)
+    return None if row is None else (row["position"], row["findings"])
 
 
 async def note_reconcile(db: Executor, partition: int, position: int, findings: Any) -> None:

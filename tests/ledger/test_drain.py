@@ -14,6 +14,7 @@ from ledger.booking import BAD_IN_A_ROW, DrainStopped
 from ledger.domain.ids import dev_uuid
 from ledger.domain.usage import Payload, encode_payload, ms_of
 from ledger.drain import Drain
+from lua import keys
 from lua.scripts import Scripts
 from tests.ledger.conftest import RETENTION_S
 from tests.ledger.stream import Partition
@@ -67,6 +68,38 @@ async def test_more_than_one_batch_is_drained_whole(
     assert await drain.run_once([0]) == 20
     assert await drain.run_once([0]) == 1
     await partition.check()
+
+
+async def test_of_two_entries_with_one_id_the_first_counts_also_in_a_large_batch(
+    partition: Partition, drain: Drain
+) -> None:
+    pairs = [partition.fields(user=f"u{n}", units=n + 1) for n in range(30)]
+    first = [await partition.add(**fields) for fields in pairs]
+    for fields in pairs:
+        await partition.add(**fields)
+    assert await drain.run_once([0]) == 60
+    rows = await partition.sql.fetch("SELECT stream_id FROM usage_records ORDER BY position")
+    claimed = await partition.sql.fetch("SELECT stream_id FROM usage_keys")
+    assert [row["stream_id"] for row in rows] == first
+    assert {row["stream_id"] for row in claimed} == {*first}
+    assert await count(partition.sql, "usage_refunds") == 30
+    await partition.check()
+
+
+async def test_a_partition_that_cannot_be_read_does_not_stop_the_others(
+    partition: Partition, drain: Drain
+) -> None:
+    await partition.add()
+    await partition.redis.run(
+        "HSET", keys.meta(1), "epoch", "damaged", "replid", await replid(partition)
+    )
+    assert await drain.run_once([1, 0]) == 1
+    await partition.check()
+
+
+async def replid(partition: Partition) -> str:
+    found: bytes = await partition.redis.run("HGET", keys.meta(0), "replid")
+    return found.decode()
 
 
 async def test_the_same_id_twice_in_one_batch_is_one_row_and_a_refund(

@@ -11,6 +11,7 @@ from ledger.domain.ids import dev_uuid
 from ledger.store.reconcile import Found
 from lua import keys
 from lua.keys import Account
+from tests.ledger.plans import add_plan, allows, on_plan
 from tests.reconcile.conftest import Compared
 
 ADA = dev_uuid("ada")
@@ -196,9 +197,36 @@ async def test_damaged_rows_are_told_of_until_they_are_mended(compared: Compared
     await compared.service.drained()
     await compared.sql.execute("UPDATE audit_seals SET head = sha256('other')")
     for _ in range(2):
-        report = await reconciler.run_once(partitions)
-        assert {one.invariant for one in report.findings} == {"I9"}
+        await reconciler.run_once(partitions)
+        [found] = await store.reconcile_findings(compared.sql)
+        assert (found.invariant, found.standing > 0) == ("I9", True)
         await compared.forget_positions()
+    await compared.sql.execute("TRUNCATE audit_seals, usage_records, usage_keys, usage_totals")
+    await compared.sql.execute("UPDATE stream_cursor SET audit_head = sha256('')")
+    await reconciler.whole(partitions)
+    assert await store.reconcile_findings(compared.sql) == []
+
+
+async def test_a_counter_that_is_no_number_is_made_anew(compared: Compared) -> None:
+    await compared.some()
+    await compared.service.drained()
+    key = quota_of(compared, "ada")
+    await compared.service.redis.run("HSET", key, "used:api_calls", "1.5")
+    [finding] = (await compared.whole(repair=True)).findings
+    assert "Redis says nothing readable, the ledger 6" in finding.what
+    await compared.record("ada", 1)
+    await compared.service.drained()
+    assert await compared.found() == []
+
+
+async def test_a_changed_subscription_accuses_no_row_of_before(compared: Compared) -> None:
+    await on_plan(compared.sql, "ada", allows("api_calls", "20"))
+    await compared.record("ada", 20)
+    await compared.service.drained()
+    assert await compared.found() == []
+    await add_plan(compared.sql, "lower", allows("api_calls", "10"))
+    await compared.sql.execute("UPDATE subscriptions SET plan_tier = 'lower', updated_at = NOW()")
+    assert await compared.found() == []
 
 
 async def test_a_redis_that_is_not_vouched_for_is_not_compared(compared: Compared) -> None:
@@ -229,7 +257,7 @@ async def test_a_counter_is_not_made_anew_from_a_total_that_is_wrong(compared: C
     report = await compared.reconciler(repair=True).run_once(partitions)
     assert {one.repaired for one in report.findings} == {False}
     assert sum("the total says 1, the rows 6" in one.what for one in report.findings) == 2
-    status, said, _ = await compared.service.get("/quota/ada")
+    _, said, _ = await compared.service.get("/quota/ada")
     assert [one["used"] for one in said["quotas"] if one["usage_type"] == "api_calls"] == [6]
 
 
