@@ -129,13 +129,25 @@ async def test_a_ledger_that_was_tampered_with_before_the_backup_does_not_come_b
 async def test_what_postgres_refuses_is_not_half_restored(operator: Operator) -> None:
     reader = f"reader_of_{operator.database}"
     await operator.sql(f"CREATE ROLE {reader}")
-    await operator.sql(f"GRANT SELECT ON usage_records TO {reader}")
+    await operator.sql(f"CREATE POLICY own ON usage_totals TO {reader} USING (TRUE)")
     await operator.done("backup", "--to", operator.archive)
-    await operator.sql(f"REVOKE ALL ON usage_records FROM {reader}")
+    await operator.sql("DROP POLICY own ON usage_totals")
     await operator.sql(f"DROP ROLE {reader}")
     said = await operator.refused("restore", operator.archive, "--replace")
     assert said.startswith("pg_restore failed: ") and f'role "{reader}" does not exist' in said
     assert await operator.databases() == [operator.database]
+
+
+async def test_a_grant_to_a_role_that_is_not_there_does_not_stop_a_restore(
+    operator: Operator,
+) -> None:
+    reader = f"granted_in_{operator.database}"
+    await operator.sql(f"CREATE ROLE {reader}")
+    await operator.sql(f"GRANT SELECT ON usage_records TO {reader}")
+    await operator.done("backup", "--to", operator.archive)
+    await operator.sql(f"REVOKE ALL ON usage_records FROM {reader}")
+    await operator.sql(f"DROP ROLE {reader}")
+    await operator.done("restore", operator.archive, "--replace")
 
 
 async def test_counts_that_are_not_those_of_the_backup_are_refused(operator: Operator) -> None:
