@@ -156,8 +156,10 @@ def _of_the_database(environ: MutableMapping[str, str], *, needed: bool = True) 
     if not needed:
         unused["DATABASE_URL"] = "postgresql://unused"
     config = settings.load({**unused, **given})
-    is_dev = environ.get("BILLING_ENV", "").strip() != "production"
-    return config if is_dev else msgspec.structs.replace(config, environment="production")
+    environment = environ.get("BILLING_ENV", "").strip() or "dev"
+    if environment not in ("dev", "production"):  # else a mistyped one would be dev, with its key
+        raise SettingError("BILLING_ENV", "must be one of dev, production")
+    return msgspec.structs.replace(config, environment=environment)
 
 
 def _migrate(_: argparse.Namespace) -> int:

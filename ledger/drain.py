@@ -7,7 +7,7 @@ One transaction per batch of one partition:
 3. claim the usage ids        an id that ever counted before is not returned
 4. rows, totals, seal         of the claimed ones; refunds and dead letters of the others
 5. advance the cursor, commit
-6. trim, report, unload       outside; repeated by the next batch, or by reconcile, when lost
+6. report, trim, unload       outside; repeated by the next batch, or by reconcile, when lost
 
 A crash anywhere before the commit leaves nothing and the batch is read again; after it, only
 step 6 is missing. The cursor moves with the rows or not at all.
@@ -119,12 +119,12 @@ class Drain:
         for letter in batch.booking.parked:
             log.error("dead_letter", partition=partition, **letter)
         logs.usage_recorded(batch.booking.records, self._usage_types)
-        if batch.booking.refunds:  # lost in a crash here: reconcile finds the counters too high
-            subjects = {subject for one in batch.booking.refunds for subject, _ in one.counted}
-            await self._scripts.unload(partition, sorted(subjects), revision=batch.revision)
         await self._scripts.trim(
             partition, replid=batch.replid, drained=batch.drained, through=batch.trim
         )
+        if batch.booking.refunds:  # lost in a crash here: reconcile finds the counters too high
+            subjects = {subject for one in batch.booking.refunds for subject, _ in one.counted}
+            await self._scripts.unload(partition, sorted(subjects), revision=batch.revision)
         return batch.entries
 
     async def _transaction(self, partition: int) -> Batch | None:

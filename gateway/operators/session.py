@@ -60,7 +60,7 @@ async def answer(work: Callable[[Session], Awaitable[int]], *, patient: bool = F
     except Fenced:
         return fail("Redis has not been vouched for: is a ledger running? Then run the same again")
     except RedisUnavailable as error:
-        return fail(f"{error}; nothing is left half done: run the same again when Redis answers")
+        return fail(f"{error}; what was decided is kept: run the same again when Redis answers")
     except (*db.UNAVAILABLE, db.PostgresError) as error:
         return fail(f"no answer from Postgres ({type(error).__name__}); run the same again")
 

@@ -47,10 +47,12 @@ WHERE r.partition = $1 AND r.position > $2 AND r.position <= $3
   AND r.enforced AND e ->> 'usage_type' = r.usage_type
   AND e ->> 'enforcement' = 'hard' AND e ->> 'limit' IS NOT NULL
   AND CASE e ->> 'scope'
-      WHEN 'user' THEN p.plan_tier = COALESCE(s.plan_tier, r.plan_tier)
+      WHEN 'user' THEN (p.plan_tier, p.version) = (COALESCE(s.plan_tier, r.plan_tier),
+                                                   COALESCE(s.plan_version, r.plan_version))
                        AND COALESCE(s.updated_at <= r.recorded_at, TRUE)
                        AND r.used_after > (e ->> 'limit')::NUMERIC
-      ELSE p.plan_tier = r.plan_tier AND r.pool_used_after > (e ->> 'limit')::NUMERIC END
+      ELSE (p.plan_tier, p.version) = (r.plan_tier, r.plan_version)
+           AND r.pool_used_after > (e ->> 'limit')::NUMERIC END
 ORDER BY r.position;
 
 -- name: counter_gaps
@@ -91,7 +93,7 @@ ORDER BY position;
 -- last head.
 WITH seals AS (
     SELECT *, LAG(head) OVER w AS before, LAG(last_position) OVER w AS reached
-    FROM audit_seals WHERE partition = $1 AND last_position >= COALESCE((
+    FROM audit_seals WHERE partition = $1 AND last_position <= $3 AND last_position >= COALESCE((
         SELECT MAX(last_position) FROM audit_seals WHERE partition = $1 AND last_position <= $2), 0)
     WINDOW w AS (ORDER BY last_position))
 SELECT last_position, 'does not follow the seal before it' AS wrong FROM seals
@@ -103,9 +105,10 @@ WHERE last_position > $2 AND last_position <= $3 AND records <> (
     SELECT COUNT(DISTINCT position) FROM usage_records r
     WHERE r.partition = $1 AND r.position BETWEEN first_position AND last_position)
 UNION ALL
-SELECT last_position, 'is not the head that the cursor has' FROM seals
-WHERE last_position = (SELECT MAX(last_position) FROM seals)
-  AND head <> (SELECT audit_head FROM stream_cursor WHERE partition = $1)
+SELECT last_position, 'is not the head that the cursor has' FROM (
+    SELECT last_position, head FROM audit_seals WHERE partition = $1
+    ORDER BY last_position DESC LIMIT 1) newest
+WHERE head <> (SELECT audit_head FROM stream_cursor WHERE partition = $1)
 ORDER BY 1;
 
 -- name: unsealed_records
@@ -169,7 +172,8 @@ WITH summed AS (
     SELECT usage_type, CASE WHEN $2::UUID IS NULL THEN pool_period ELSE quota_period END AS quota_period,
            SUM(quantity) AS quantity, COUNT(*) AS records
     FROM usage_records
-    WHERE ($2 IS NULL OR user_id = $2) AND organization_id IS NOT DISTINCT FROM $3::UUID
+    WHERE (user_id = $2 AND organization_id IS NOT DISTINCT FROM $3::UUID)
+       OR ($2 IS NULL AND organization_id = $3) -- so written, an index serves both
     GROUP BY 1, 2)
 SELECT usage_type, quota_period, COALESCE(t.quantity, 0) AS found,
        COALESCE(s.quantity, 0) AS expected, COALESCE(s.records, 0)::BIGINT AS records

@@ -14,6 +14,7 @@ from gateway import cli
 from gateway.dev.datadir import DataDir, Runtime
 from gateway.dev.tokens import dev_key
 from ledger.domain.ids import dev_uuid
+from ledger.settings import SettingError
 from tests.dev.processes import call, environment
 
 TEST_USER = str(dev_uuid("test-user"))
@@ -155,3 +156,9 @@ def test_help_names_every_command(tmp_path: Path) -> None:
     for name in ("up", "infrastructure", "token", "test", "migrate", "replay", "doctor"):
         assert re.search(rf"^    {name}\s", answer.stdout, re.MULTILINE)
     assert answer.returncode == 0
+
+
+def test_a_mistyped_environment_is_not_taken_for_dev() -> None:
+    environ = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "BILLING_ENV": "prod"}
+    with pytest.raises(SettingError, match="BILLING_ENV: must be one of dev, production"):
+        cli._of_the_database(environ)

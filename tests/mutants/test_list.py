@@ -16,5 +16,5 @@ def test_a_mutant_changes_one_place_of_the_product(mutant: Mutant) -> None:
 
 
 def test_there_are_enough_and_no_two_are_the_same() -> None:
-    assert len(MUTANTS) >= 40
+    assert len(MUTANTS) >= 52
     assert len({one.name for one in MUTANTS}) == len({one[1:4] for one in MUTANTS}) == len(MUTANTS)
