@@ -14,7 +14,8 @@ import asyncpg
 from bench import cpus
 from bench.processes import Process, free_port, program
 from bench.traffic import Traffic
-from gateway.dev.servers import Postgres, Valkey
+from gateway.dev.postgres import Postgres
+from gateway.dev.servers import Valkey
 from gateway.dev.tokens import dev_key, mint
 from ledger import migrate
 from lua import keys

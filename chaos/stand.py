@@ -18,7 +18,8 @@ from bench.relay import Relay
 from chaos.check import System
 from chaos.schedule import LINKS
 from gateway.children import Child, StartError
-from gateway.dev.servers import Postgres, Valkey
+from gateway.dev.postgres import Postgres
+from gateway.dev.servers import Valkey
 from gateway.dev.tokens import dev_key, mint
 from ledger import db, loops, migrate
 from lua.connection import RedisConnection

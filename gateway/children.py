@@ -8,6 +8,7 @@ import os
 import pwd
 import signal
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class StartError(Exception):
         super().__init__(message)
 
 
-class Child:
+class Child(ABC):
     """One child process. Subclasses say how to launch it and when it is ready."""
 
     name: str
@@ -41,9 +42,9 @@ class Child:
         assert self._process is not None, f"{self.name} was never started"
         return self._process.pid
 
+    @abstractmethod
     async def start(self) -> None:
         """Starts the process and returns when it is ready. Raises `StartError`."""
-        raise NotImplementedError
 
     async def wait(self) -> int:
         """The exit code once it has ended; negative for a signal, as in `subprocess`."""

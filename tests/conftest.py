@@ -16,7 +16,8 @@ import uvloop
 from aiohttp import ClientSession, TCPConnector
 
 from gateway.dev import tokens as dev_tokens
-from gateway.dev.servers import Postgres, Valkey
+from gateway.dev.postgres import Postgres
+from gateway.dev.servers import Valkey
 from gateway.serving import serving
 from ledger import db, loops, migrate
 from ledger.drain import Drain

@@ -32,7 +32,7 @@ REDIS = {
 ASYNCPG = {
     "ledger/db.py": "connections and pools",
     "ledger/migrate.py": "runs before there is anything else",
-    "gateway/dev/servers.py": "the embedded server: waits for it and creates the database",
+    "gateway/dev/postgres.py": "the embedded server: waits for it and creates the database",
     "gateway/doctor.py": "tells a wrong password from a missing database",
 }
 CLOCK = {
@@ -51,7 +51,7 @@ ENVIRON = {
 }
 SQL = {
     "ledger/migrate.py": "its own table, before any migration ran",
-    "gateway/dev/servers.py": "the embedded server: creates the database",
+    "gateway/dev/postgres.py": "the embedded server: creates the database",
     "gateway/backup/databases.py": "creates, renames and drops databases: names are no parameters",
     "gateway/doctor.py": "asks Postgres for its time",
 }

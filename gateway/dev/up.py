@@ -17,8 +17,9 @@ import msgspec
 
 from gateway.children import Child, StartError
 from gateway.dev.datadir import DataDir, Runtime
+from gateway.dev.postgres import Postgres
 from gateway.dev.replication import Primary, Replica
-from gateway.dev.servers import Postgres, Server, Valkey
+from gateway.dev.servers import Server, Valkey
 from gateway.dev.tokens import dev_key, mint
 from gateway.supervise import keep_alive, until_stopped
 from ledger import clock, settings

@@ -18,7 +18,8 @@ import msgspec
 import pytest
 
 from gateway import cli
-from gateway.dev.servers import Postgres, Valkey
+from gateway.dev.postgres import Postgres
+from gateway.dev.servers import Valkey
 from ledger import db
 from ledger.settings import Settings
 from lua.connection import RedisConnection

@@ -13,7 +13,8 @@ import asyncpg
 import pytest
 
 from gateway.client import Retrying
-from gateway.dev.servers import Postgres, Valkey
+from gateway.dev.postgres import Postgres
+from gateway.dev.servers import Valkey
 from ledger import db
 from ledger.domain.ids import dev_uuid
 from ledger.settings import Settings

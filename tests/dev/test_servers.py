@@ -16,7 +16,8 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.dev import binaries as server_binaries
-from gateway.dev.servers import Postgres, Server, Valkey
+from gateway.dev.postgres import Postgres
+from gateway.dev.servers import Server, Valkey
 from ledger.settings import SettingError
 
 

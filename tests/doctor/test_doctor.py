@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from gateway import doctor
-from gateway.dev.servers import Postgres
+from gateway.dev.postgres import Postgres
 from ledger import db, loops
 from ledger.settings import Settings
 from lua import keys

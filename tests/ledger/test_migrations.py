@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from gateway.dev.servers import Postgres
+from gateway.dev.postgres import Postgres
 from ledger import db, loops, migrate, store
 from ledger.migrate import Migration, MigrationError
 from ledger.store import QUERIES
