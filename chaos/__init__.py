@@ -7,7 +7,7 @@
 - `faults`    what each kind of fault does; `history` those that take data away
 - `clients`   callers that retry, replay and give up; `accounts` who they send for
 - `told`      what they were told
-- `check`     what must hold, asked of Redis and Postgres; `seals` the audit chain of it
+- `check`     what must hold, asked of Redis and Postgres
 - `report`    what is printed
 """
 

@@ -20,11 +20,11 @@ from chaos.clients import Clients
 from chaos.episode import play
 from chaos.report import Line, Report
 from chaos.schedule import FAULTS_PER_EPISODE, KINDS, Episode, episodes
-from chaos.seals import Seals
 from chaos.stand import Stand
 from chaos.told import Told
 from gateway.children import StartError
 from ledger import clock, logs
+from ledger.seals import Chains
 from ledger.settings import SettingError
 
 # Then a new stand, with empty servers: each check looks at all that its stand ever recorded.
@@ -86,7 +86,7 @@ async def run(options: Options) -> Report:
         try:
             async with Stand(folder) as stand:
                 clients = await _furnish(stand, options.rate)
-                seals = Seals()
+                seals = Chains()
                 for episode in next_ones:
                     if not in_time():
                         break

@@ -14,11 +14,11 @@ from chaos.clients import Clients
 from chaos.faults import Faults
 from chaos.report import Line
 from chaos.schedule import Episode
-from chaos.seals import Seals
 from chaos.stand import Stand
 from gateway.children import StartError
 from gateway.client.transport import Http
 from ledger import clock, db, store
+from ledger.seals import Chains
 from lua.connection import RedisUnavailable
 from lua.types import Fenced
 
@@ -34,7 +34,7 @@ class Broken(Exception):
     """The service does not come back by itself; the message says what is missing."""
 
 
-async def play(stand: Stand, clients: Clients, seals: Seals, episode: Episode, seed: int) -> Line:
+async def play(stand: Stand, clients: Clients, seals: Chains, episode: Episode, seed: int) -> Line:
     """Runs an episode to its end and checks everything that the stand has ever recorded."""
     began = clock.monotonic()
     told = clients.told

@@ -27,22 +27,21 @@ async def audit_heads(db: Executor) -> dict[int, bytes]:
     return {row["partition"]: row["audit_head"] for row in await db.fetch(QUERIES["audit_heads"])}
 
 
-async def seals(db: Connection, partition: int) -> AsyncIterator[Seal]:
-    """In the order of the chain; within a transaction."""
-    async for row in db.cursor(QUERIES["seals"], partition, prefetch=_PAGE):
+async def seals(db: Connection, partition: int, after: int) -> AsyncIterator[Seal]:
+    """Those after a position, in the order of the chain; within a transaction."""
+    async for row in db.cursor(QUERIES["seals"], partition, after, prefetch=_PAGE):
         yield Seal(**dict(row))
 
 
 async def sealed_records(
-    db: Connection, partition: int, places: Mapping[str, int]
+    db: Connection, partition: int, after: int, decimals: Mapping[str, int]
 ) -> AsyncIterator[tuple[int, UsageRecord]]:
-    """Positions and records of a partition in order, within a transaction; `places` are the
-    decimal places of each usage type."""
-    async for row in db.cursor(QUERIES["sealed_records"], partition, prefetch=_PAGE):
-        yield row["position"], _record(row, places[row["usage_type"]])
+    """Positions and records of a partition after a position, in order; within a transaction."""
+    async for row in db.cursor(QUERIES["sealed_records"], partition, after, prefetch=_PAGE):
+        yield row["position"], _record(row, decimals[row["usage_type"]])
 
 
-def _record(row: Mapping[str, Any], places: int) -> UsageRecord:
+def _record(row: Mapping[str, Any], decimals: int) -> UsageRecord:
     # What a seal does not cover is not read.
     subscription, reversal, pool = row["subscription_id"], row["reversal_of"], row["pool_period"]
     return UsageRecord(
@@ -52,7 +51,7 @@ def _record(row: Mapping[str, Any], places: int) -> UsageRecord:
         user_id=row["user_id"],
         organization_id=row["organization_id"],
         usage_type=row["usage_type"],
-        units=int(row["quantity"].scaleb(places)),
+        units=int(row["quantity"].scaleb(decimals)),
         recorded_at=ms_of(row["recorded_at"]),
         occurred_at=ms_of(row["occurred_at"]),
         billing_period=row["billing_period"],

@@ -10,9 +10,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from chaos import check
-from chaos.check import System
-from chaos.seals import Seals
+from chaos.check import System, seals_fit
 from chaos.told import Told
+from ledger.seals import Chains
 from tests.conftest import Service
 from tests.ledger.plans import allows, organization_on_plan, pool
 
@@ -191,12 +191,12 @@ async def test_what_a_disk_lost_may_be_missing_and_nothing_else(
 async def test_a_chain_that_was_checked_is_checked_on_from_there(
     service: Service, told: Told
 ) -> None:
-    seals = Seals()
-    assert await seals.check(service.sql) == []
+    chains = Chains()
+    assert await seals_fit(service.sql, chains) == []
     await recorded(service, RECORDS)
     await service.drained()
     await service.sql.execute(f"UPDATE usage_records SET quantity = 3 WHERE usage_id = {LAST}")
-    assert len(await seals.check(service.sql)) == 1
+    assert len(await seals_fit(service.sql, chains)) == 1
 
 
 def test_an_answer_that_cannot_be_is_reported_unless_a_disk_lost_the_unit() -> None:
