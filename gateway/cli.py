@@ -133,7 +133,9 @@ def _test(words: list[str]) -> int:
     rest = words[len(named) :]
     if named:
         chosen = [f"tests/{group}" for group in named]
-    elif not rest or rest[0].startswith("-") or (root / rest[0].partition("::")[0]).exists():
+    elif not rest or rest[0].startswith("-"):
+        chosen = ["--numprocesses=auto", "--dist=loadfile"]  # a file's tests share its servers
+    elif (root / rest[0].partition("::")[0]).exists():
         chosen = []
     else:
         return _fail(f"no test group {rest[0]}; there are: {', '.join(groups)}", 2)

@@ -10,6 +10,7 @@ import pytest
 from bench import command, report
 from bench.results import GATEWAY, Check, Point, Results, Target, ratios, targets
 from bench.session import search
+from ledger import logs
 
 ALWAYS = "saturation, fsync always"
 
@@ -89,6 +90,7 @@ def test_the_exit_code_is_about_correctness_unless_strict(
         return found
 
     monkeypatch.setattr(command, "measure", measure)
+    monkeypatch.setattr(logs, "configure", lambda level: None)  # of a process of its own
     assert command.main(["--quick", "--no-peers", "--out", str(tmp_path), *words]) == code
     assert "NOT MET" in capsys.readouterr().out
     assert (tmp_path / "table.md").exists() and (tmp_path / "results.json").exists()
