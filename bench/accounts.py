@@ -112,5 +112,6 @@ async def _load_subject(
         through=shot.cursor.last_id,
         terms=encode_terms(shot.terms),
         blocked="",
+        pool_version=shot.pool_version,
         limits=[Limit(one.usage_type, one.enforcement, one.limit, 0, 0, 0) for one in shot.rules],
     )

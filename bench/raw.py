@@ -69,6 +69,7 @@ async def _load(scripts: Scripts) -> None:
             through="0-0",
             terms=encode_terms(terms),
             blocked="",
+            pool_version=1,
             limits=[Limit(USAGE_TYPE, "h", _LIMIT, 0, 0, 0)],
         )
         for subject in subjects

@@ -61,7 +61,7 @@ async def undrained_entries(system: System) -> Entries:
         after = cursor.last_id
         while True:
             tail = await system.scripts.read(cursor.partition, after=after, count=_PAGE)
-            found += [fields for _, fields in tail.entries if "recovery" not in fields]
+            found += [fields for _, fields in tail.entries if "event" in fields]
             if len(tail.entries) < _PAGE:
                 break
             after = tail.entries[-1][0]

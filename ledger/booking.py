@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from uuid import UUID
 
 import structlog
 
 from ledger import db, store
 from ledger.db import Connection
+from ledger.domain.control import parse_control
 from ledger.domain.usage import BadEntry, UsageRecord, at_ms, count_of, parse_entry, seal
 
 log = structlog.get_logger()
@@ -53,6 +55,8 @@ class Booking:
             try:
                 if "recovery" in fields:
                     await self._recovery(fields)
+                elif "control" in fields:
+                    await self._control(stream_id, fields)
                 elif fields.keys() >= _EARLIER:
                     raise DrainStopped("entries of an earlier build: only that can drain them")
                 else:
@@ -179,6 +183,22 @@ class Booking:
             kind,
             "ledger",
             {"partition": self._partition, **details},
+            at,
+        )
+
+    async def _control(self, stream_id: str, fields: dict[str, bytes]) -> None:
+        control, at = parse_control(fields)
+        await store.outbox.drained(self._connection, control.outbox_id, self._partition)
+        await store.insert_audit_event(
+            self._connection,
+            "quota_superseded",
+            "ledger",
+            {
+                "partition": self._partition,
+                "stream_id": stream_id,
+                "subscription_id": str(UUID(bytes=control.subscription_id)),
+                "version": control.version,
+            },
             at,
         )
 

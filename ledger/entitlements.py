@@ -57,6 +57,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     totals: dict[str, int]
     terms: Terms
     blocked: str
+    pool_version: int  # of the organisation's terms alone; 0 for a personal account
 
 
 class Loader:
@@ -107,6 +108,10 @@ class Loader:
         for _ in range(ATTEMPTS):
             async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
                 await self._check_partitions(connection)
+                if keys.pool_of(subject) not in (None, subject):
+                    # Before the snapshot: a change that does not find this row is in it.
+                    user_id, organization_id = UUID(bytes=subject[17:]), UUID(bytes=subject[1:17])
+                    await store.note_organization_user(connection, user_id, organization_id)
                 shot = await snapshot(
                     connection,  # type: ignore[arg-type]
                     partition,
@@ -150,6 +155,7 @@ class Loader:
             through=through,
             terms=encode_terms(shot.terms),
             blocked=shot.blocked,
+            pool_version=shot.pool_version,
             limits=[_limit(rule, totals) for rule in shot.rules],
         )
 
@@ -162,7 +168,7 @@ class Loader:
         while True:
             tail = await self._scripts.read(partition, after=after, count=TAIL_PAGE)
             for _, fields in tail.entries:
-                if "recovery" in fields:
+                if "recovery" in fields or "control" in fields:
                     continue
                 if "event" not in fields:
                     raise NotLoaded("the stream holds entries of another build")
@@ -201,16 +207,17 @@ async def snapshot(
         else:
             period, rules = rights.user.period(now), rights.user_rules(usage_types)
             blocked = rights.blocked
-        # Both parts only ever grow, so their sum does, and changes with either.
-        version = await store.terms_version(connection, user_id, organization_id)
+        own, shared = await store.terms_versions(connection, user_id, organization_id)
         return Snapshot(
             cursor=cursor,
-            version=version + default.version,
+            # Each part only ever grows, so their sum does, and changes with any of them.
+            version=own + shared + default.version,
             period=period,
             rules=rules,
             totals=await store.totals(connection, keys.subject_text(subject), period.start),
             terms=rights.payer.terms,
             blocked=blocked,
+            pool_version=shared + default.version if organization_id else 0,
         )
 
 

@@ -12,6 +12,7 @@ from ledger import db, store
 from ledger.drain import Drain
 from ledger.reconcile import Reconciler
 from ledger.settings import Settings
+from ledger.supersede import Superseder
 from lua.connection import RedisConnection, RedisUnavailable
 from lua.scripts import Scripts
 
@@ -23,6 +24,7 @@ Begin = Callable[[Settings, db.Connection, RedisConnection], Awaitable[Once]]
 
 IDLE_S = 0.1  # how stale a read of the ledger may be when nothing is wrong
 RECONCILE_S = 2.0  # between looks for a partition that is due
+SUPERSEDE_S = 2.0  # between looks for changes whose sender died
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 2.0  # after an outage: quick to return, easy on a sick server
 
 
@@ -43,11 +45,12 @@ async def check_partitions(connection: db.Executor, partitions: int, *, fix: boo
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
-    """Drains and reconciles all partitions until `stop`."""
+    """Drains and reconciles all partitions, and finishes what others left undone, until `stop`."""
     async with asyncio.TaskGroup() as group:
         for order in (1, -1):  # one reads and counts while the other waits for Postgres
             group.create_task(_for_ever("drain", settings, stop, partial(_drain, order)))
         group.create_task(_for_ever("reconcile", settings, stop, _reconcile))
+        group.create_task(_for_ever("supersede", settings, stop, _supersede))
 
 
 async def _drain(
@@ -69,6 +72,16 @@ async def _reconcile(settings: Settings, connection: db.Connection, redis: Redis
     async def once() -> float:
         await reconciler.run_once(range(settings.partitions))
         return RECONCILE_S
+
+    return once
+
+
+async def _supersede(settings: Settings, connection: db.Connection, redis: RedisConnection) -> Once:
+    superseder = Superseder(Scripts(redis), settings.default_tier, settings.partitions)
+
+    async def once() -> float:
+        await superseder.run_once(connection)
+        return SUPERSEDE_S
 
     return once
 

@@ -31,9 +31,8 @@ local enforce, usage_type, units = ARGV[1] == '1', ARGV[2], tonumber(ARGV[3])
 local function decide()
   local user, pool = read_counter(KEYS[2], usage_type, meta), nil
   if KEYS[3] then pool = read_counter(KEYS[3], usage_type, meta) end
-  if not user or pool == false then
-    return { MISS, false, 0, 0, 0, 0, missing_of(user, pool) }
-  end
+  local missing = missing_of(user, pool)
+  if missing > 0 then return { MISS, false, 0, 0, 0, 0, missing } end
   if user[BLOCKED_BY] ~= '' then return { BLOCKED, false, 0, 0, 0, 0, user[BLOCKED_BY] } end
   if overflows(user, pool, units) then return { OVERFLOW } end
   if enforce then

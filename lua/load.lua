@@ -16,7 +16,8 @@ ARGV[7] cursor    last drained id of the snapshot
 ARGV[8] through   last id whose units are already in `used`
 ARGV[9] terms     opaque, copied into every entry for the ledger
 ARGV[10] blocked  reason why usage is refused, empty when it is not
-ARGV[11] ttl      seconds
+ARGV[11] pool_version of the organisation's terms in the snapshot, 0 for a personal account
+ARGV[12] ttl      seconds
 
 LIMIT[1] usage_type
 LIMIT[2] rule     packed: enforcement letter, limit, units and microseconds of its rate window
@@ -31,7 +32,7 @@ outcome: LOADED 0, FENCED 1, RETRY 2
 --- @include "quota"
 
 local LOADED, FENCED, RETRY = 0, 1, 2
-local ARGS_BEFORE, SLOTS = 11, 3
+local ARGS_BEFORE, SLOTS = 12, 3
 local TAIL = 1000 -- entries read here at most: a Lua scan costs 3 us an entry and blocks the server
 local SAID, COUNTED = '>c16Bc0Bc0Bc0', '>i8I8I8i8' -- as far as they matter here
 
@@ -49,7 +50,7 @@ local old = redis.call('HMGET', key, 'version', 'state', 'revision')
 -- What an earlier epoch knew of holds nobody out: the ledger may have been restored since.
 if not state_epoch(old[2]) or state_epoch(old[2]) == meta.epoch then
   if old[1] and version < tonumber(old[1]) then return RETRY end
-  if old[3] and revision < tonumber(old[3]) then return RETRY end -- by unload, of a hash or a stub
+  if old[3] and revision < tonumber(old[3]) then return RETRY end -- of a hash or a stub
 end
 
 local is_pool = string.sub(subject, 1, 1) == 'o' and #subject == 17
@@ -71,7 +72,7 @@ for _, entry in ipairs(tail) do
   local name, said, _, counted = unpack(entry[2])
   -- What cannot be read is skipped: the drain parks it, and it counts nowhere.
   local read, _, _, usage_type, who = pcall(struct.unpack, SAID, said or '')
-  if name ~= 'event' and name ~= 'recovery' then
+  if name ~= 'event' and name ~= 'recovery' and name ~= 'control' then
     return RETRY -- another build's: what it counts is not known
   elseif name == 'event' and read and used[usage_type] and string.sub(who, 1, #subject) == subject then
     local whole_one, units, _, user_starts, pool_starts = pcall(struct.unpack, COUNTED, counted or '')
@@ -81,7 +82,8 @@ for _, entry in ipairs(tail) do
   end
 end
 
-local state = struct.pack(STATE, epoch, starts, ends, math.floor(server_us / 1000), #blocked, blocked)
+local state = struct.pack(STATE, epoch, starts, ends, math.floor(server_us / 1000),
+  tonumber(ARGV[11]), #blocked, blocked)
 local fields = { 'version', ARGV[3], 'revision', ARGV[4], 'state', state, 'terms', ARGV[9] }
 local function set(name, value)
   fields[#fields + 1] = name
@@ -103,5 +105,5 @@ for _, usage_type in ipairs(types) do
 end
 redis.call('DEL', key)
 redis.call('HSET', key, unpack(fields))
-redis.call('EXPIRE', key, ARGV[11])
+redis.call('EXPIRE', key, ARGV[12])
 return LOADED

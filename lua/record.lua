@@ -143,9 +143,8 @@ local function decide(decision, said)
 
   local user, pool = counter(user_place, usage_type, meta), nil
   if pool_place > 0 then pool = counter(pool_place, usage_type, meta) end
-  if not user or pool == false then
-    return { pack(ANSWER, MISS, now_ms, -1, 0, 0, 0, 0, 0), missing_of(user, pool) }
-  end
+  local missing = missing_of(user, pool)
+  if missing > 0 then return { pack(ANSWER, MISS, now_ms, -1, 0, 0, 0, 0, 0), missing } end
   if user[BLOCKED_BY] ~= '' then return refused or { BLOCKED, user[BLOCKED_BY] } end
   if part.room <= 0 then return FULL end
   if overflows(user, pool, units) then return refused or OVERFLOW end

@@ -25,6 +25,7 @@ from lua.types import (
     Recorded,
     Recovery,
     RecoveryOutcome,
+    SupersedeOutcome,
     Tail,
     Tally,
     TallyOutcome,
@@ -107,11 +108,12 @@ class Scripts:
         through: str,
         terms: bytes,
         blocked: str,
+        pool_version: int,
         limits: Iterable[Limit],
     ) -> LoadOutcome:
         """Writes a subject's quota hash unless something newer has overtaken the snapshot."""
         args: list[Any] = [subject, epoch, version, revision, starts, ends, cursor, through]
-        args += (terms, blocked, QUOTA_TTL_S)
+        args += (terms, blocked, pool_version, QUOTA_TTL_S)
         for one in limits:
             rule = pack_rule(one.enforcement, one.limit, one.rate_limit, one.rate_window_us)
             args += (one.usage_type, rule, one.used)
@@ -129,6 +131,20 @@ class Scripts:
         outcome = await self._run("unload", names, [revision, QUOTA_TTL_S])
         if outcome == UnloadOutcome.FENCED:
             raise Fenced
+
+    async def supersede(
+        self, partition: int, versions: Mapping[bytes, int], *, control: bytes, not_before: int = 0
+    ) -> str | None:
+        """Ends the terms of these subjects' quotas that are older than the version given for each,
+        with an entry that says `control`; its stream id. None while the server's time is before
+        `not_before` (ms). Raises `Fenced`."""
+        names = [keys.stream(partition), keys.meta(partition)]
+        names += [keys.quota(partition, subject) for subject in versions]
+        args = [control, not_before, QUOTA_TTL_S, *versions.values()]
+        outcome, last_id = await self._run("supersede", names, args)
+        if outcome == SupersedeOutcome.FENCED:
+            raise Fenced
+        return None if outcome == SupersedeOutcome.EARLY else last_id.decode()
 
     async def tally(
         self, partition: int, quotas: Sequence[str], *, epoch: int, cursor: str, through: str
@@ -192,7 +208,18 @@ class Scripts:
             return await self._connection.evalsha(script.sha, names, args)
 
 
-NAMES = ("record", "check", "quota", "load", "unload", "tally", "read", "trim", "recover")
+NAMES = (
+    "record",
+    "check",
+    "quota",
+    "load",
+    "unload",
+    "supersede",
+    "tally",
+    "read",
+    "trim",
+    "recover",
+)
 
 
 class _Script:

@@ -48,6 +48,12 @@ class LoadOutcome(enum.IntEnum):
     RETRY = 2
 
 
+class SupersedeOutcome(enum.IntEnum):
+    SUPERSEDED = 0
+    FENCED = 1
+    EARLY = 2
+
+
 class UnloadOutcome(enum.IntEnum):
     UNLOADED = 0
     FENCED = 1

@@ -1,7 +1,7 @@
 --[[
 Makes quotas unusable until they are loaded anew, because the ledger's counts of them changed
 otherwise than by draining: the hash becomes a stub that refuses every snapshot from before the
-change. Rate windows stay, for the next load to take over.
+change.
 
 KEYS[1] meta
 KEYS[2] quotas...
@@ -20,10 +20,9 @@ local UNLOADED, FENCED = 0, 1
 local meta = fence(KEYS[1])
 if not meta then return FENCED end
 local revision = tonumber(ARGV[1])
-local closed = struct.pack(STATE, meta.epoch, 0, 0, 0, 0, '') -- a period that is never open
 for i = 2, #KEYS do
-  local old = whole(redis.call('HGET', KEYS[i], 'revision'))
-  redis.call('HSET', KEYS[i], 'state', closed, 'revision', text(math.max(old, revision)))
-  redis.call('EXPIRE', KEYS[i], ARGV[2])
+  local old = redis.call('HMGET', KEYS[i], 'version', 'revision')
+  local newest = text(math.max(whole(old[2]), revision))
+  make_stub(KEYS[i], meta, old[1] or '0', newest, ARGV[2])
 end
 return UNLOADED

@@ -26,8 +26,16 @@ SELECT usage_type, SUM(units)::BIGINT AS units FROM (
         OR (subject LIKE $1 || ':user:%' AND pool_period = $2))
 ) counted GROUP BY usage_type;
 
--- name: terms_version
--- Ended subscriptions count too: the version of an account's terms must never go back.
-SELECT GREATEST(0,
-    (SELECT MAX(version) FROM subscriptions WHERE scope = 'user' AND user_id = $1),
-    (SELECT MAX(version) FROM subscriptions WHERE scope = 'organization' AND organization_id = $2));
+-- name: terms_versions
+-- Ended subscriptions count too: the version of an account's terms must never go back. Each by
+-- itself: of two changes, the one with the higher version may be committed first.
+SELECT
+    COALESCE((SELECT MAX(version) FROM subscriptions WHERE scope = 'user' AND user_id = $1), 0) AS own,
+    COALESCE((SELECT MAX(version) FROM subscriptions
+              WHERE scope = 'organization' AND organization_id = $2), 0) AS of_organization;
+
+-- name: note_organization_user
+INSERT INTO organization_users (user_id, organization_id) VALUES ($1, $2) ON CONFLICT DO NOTHING;
+
+-- name: organizations_of_user
+SELECT organization_id FROM organization_users WHERE user_id = $1;

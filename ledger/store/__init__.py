@@ -3,6 +3,7 @@
 A module here stands beside the ``.sql`` file of its name.
 """
 
+from ledger.store import outbox
 from ledger.store.backup import (
     Position,
     applied_migrations,
@@ -59,8 +60,10 @@ from ledger.store.queries import QUERIES
 from ledger.store.quota import (
     Subscription,
     live_subscriptions,
+    note_organization_user,
     organization_of_user,
-    terms_version,
+    organizations_of_user,
+    terms_versions,
     totals,
 )
 from ledger.store.reconcile import (
@@ -136,8 +139,11 @@ __all__ = [
     "list_usage",
     "live_subscriptions",
     "newest_plan",
+    "note_organization_user",
     "note_reconcile",
     "organization_of_user",
+    "organizations_of_user",
+    "outbox",
     "positions",
     "reconcile_findings",
     "recordless_keys",
@@ -150,7 +156,7 @@ __all__ = [
     "settle",
     "skip_gap",
     "subjects_of",
-    "terms_version",
+    "terms_versions",
     "totals",
     "touched_accounts",
     "usage_position",

@@ -51,9 +51,23 @@ async def organization_of_user(db: Executor, user_id: UUID) -> UUID | None:
     return found
 
 
-async def terms_version(db: Executor, user_id: UUID | None, organization_id: UUID | None) -> int:
-    """Grows with every change of a subscription that this account's quota depends on."""
-    return int(await db.fetchval(QUERIES["terms_version"], user_id, organization_id))
+async def terms_versions(
+    db: Executor, user_id: UUID | None, organization_id: UUID | None
+) -> tuple[int, int]:
+    """Of the user's own and of the organisation's subscription; each grows with every change."""
+    row = await db.fetchrow(QUERIES["terms_versions"], user_id, organization_id)
+    return row["own"], row["of_organization"]
+
+
+async def note_organization_user(db: Executor, user_id: UUID, organization_id: UUID) -> None:
+    """That a quota of this user in this organisation may be loaded from now on."""
+    await db.execute(QUERIES["note_organization_user"], user_id, organization_id)
+
+
+async def organizations_of_user(db: Executor, user_id: UUID) -> list[UUID]:
+    """In which a quota of this user may ever have been loaded."""
+    rows = await db.fetch(QUERIES["organizations_of_user"], user_id)
+    return [row["organization_id"] for row in rows]
 
 
 async def totals(db: Executor, subject: str, quota_period: datetime) -> dict[str, int]:

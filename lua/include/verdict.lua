@@ -1,8 +1,12 @@
 --- @include "quota"
 local MAX_UNITS = 9007199254740991 -- 2^53 - 1: beyond it doubles skip integers
 
--- Which of the two must be loaded first: 0 none, 1 user, 2 pool, 3 both.
+-- Which of the two must be loaded first: 0 none, 1 user, 2 pool, 3 both. Of two that were not loaded
+-- under the same terms of the organisation, the older.
 local function missing_of(user, pool)
+  if user and pool and user[POOL_VERSION] ~= pool[POOL_VERSION] then
+    return user[POOL_VERSION] < pool[POOL_VERSION] and 1 or 2
+  end
   return (user and 0 or 1) + (pool == false and 2 or 0)
 end
 

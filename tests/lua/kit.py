@@ -160,6 +160,7 @@ class Bench:
             "through": "0-0",
             "terms": TERMS,
             "blocked": "",
+            "pool_version": int(subject[:1] == b"o"),
         }
         return await self.scripts.load(self.partition, subject, limits=limits, **(usual | said))
 

@@ -34,13 +34,14 @@ SAID: dict[str, Any] = {
     "starts": 15, "ends": 16, "cursor": "17-0", "through": "18-0", "terms": b"19",
     "blocked": "paused", "after": "20-0", "count": 21, "replid": "22", "drained": 23,
     "row_replid": "24", "acked": "25-0", "offset": 26, "revision": 27, "touch": True,
-    "decided": True,
+    "decided": True, "pool_version": 28, "control": b"29", "not_before": 30,
 }  # fmt: skip
 REPLIES: dict[str, Any] = {
     "check": [0, 1, [0]],
     "quota": [0, 1, 0, [], []],
     "load": 0,
     "unload": 0,
+    "supersede": [0, b"1-0"],
     "tally": [0, [], []],
     "read": [0, b"r", b"1", b"0-0", b"0-0", []],
     "trim": 0,
@@ -129,7 +130,7 @@ def test_the_header_names_what_the_body_uses_and_nothing_else(name: str) -> None
 @pytest.mark.parametrize("name", NAMES)
 def test_a_local_that_holds_an_argument_carries_its_name(name: str) -> None:
     script = read(name)
-    short = {"today": "receipts"}
+    short = {"today": "receipts", "of_user": "user_quota"}
     if name == "check":
         short["user"] = "user_quota"
     short["key"] = {"load": "quota", "recover": "meta"}.get(name, "")
@@ -210,13 +211,15 @@ async def test_the_wrapper_sends_the_arguments_that_the_header_names_in_its_orde
         "quota": (MEMBER, POOL),
         "load": (MEMBER,),
         "unload": ([keys.subject_text(MEMBER)],),
+        "supersede": ({MEMBER: 31},),
         "tally": ([keys.quota(PARTITION, MEMBER)],),
     }.get(name, ())
     extra = {"limits": ()} if name == "load" else {}
     recording = await sent(name, *positional, **extra)
     sent_args = recording.args[: len(script.names("ARGV"))]
     assert sent_args == [as_sent(values[argument]) for argument in script.names("ARGV")]
-    assert name == "record" or recording.args == sent_args
+    further = recording.args[len(sent_args) :]
+    assert name == "record" or further == ([31] if name == "supersede" else [])
     named = [one for one in script.names("KEYS") if one != "counters"]
     assert recording.keys[: len(named)] == [EVERY_KEY[one] for one in named]
     assert recording.keys[len(named) :] == (

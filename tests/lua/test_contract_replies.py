@@ -23,6 +23,7 @@ from lua.types import (
     Recorded,
     Recovery,
     RecoveryOutcome,
+    SupersedeOutcome,
     Tail,
     TallyOutcome,
     UnloadOutcome,
@@ -46,6 +47,7 @@ CHECK_OUTCOMES = (
         ("check", CHECK_OUTCOMES),
         ("load", {one.name: int(one) for one in LoadOutcome}),
         ("unload", {one.name: int(one) for one in UnloadOutcome}),
+        ("supersede", {one.name: int(one) for one in SupersedeOutcome}),
         ("tally", {one.name: int(one) for one in TallyOutcome}),
         ("recover", {one.name: int(one) for one in RecoveryOutcome}),
     ],
@@ -65,7 +67,7 @@ def test_outcomes_are_the_same_in_header_body_and_enum(name: str, enum: dict[str
 
 
 def test_scripts_without_outcomes_have_no_outcome_constants() -> None:
-    for name in set(NAMES) - {"record", "check", "load", "unload", "tally", "recover"}:
+    for name in set(NAMES) - {"record", "check", "load", "unload", "tally", "recover", "supersede"}:
         assert read(name).said() == read(name).constants() == {}
 
 

@@ -80,7 +80,7 @@ async def test_a_rule_is_stored_as_the_scripts_read_it(
     await still.load(USER, said, version=3, **PERIOD)
     assert await still.hash(still.quota_key(USER)) == stored | {
         "epoch": b"1", "version": b"3", "revision": b"0", "terms": TERMS,
-        "seen_at": b"%d" % NOON_MS,
+        "seen_at": b"%d" % NOON_MS, "pool_version": b"0",
         "starts": b"%d" % PERIOD["starts"], "ends": b"%d" % PERIOD["ends"],
     }  # fmt: skip
 
