@@ -65,8 +65,6 @@ def _entitlements(given: Sequence[Entitlement], usage_types: Mapping[str, int]) 
             yield from _quantity(f"{field}.rollover.max", one.rollover.max, places)
             if one.limit is None:
                 yield f"{field}.rollover: nothing is left over of what is unlimited"
-        if one.rate_limit is not None:
-            yield from _quantity(f"{field}.rate_limit.limit", str(one.rate_limit.limit), places)
 
 
 def _prices(plan: Plan, usage_types: Mapping[str, int]) -> Iterator[str]:

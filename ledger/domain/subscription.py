@@ -172,7 +172,7 @@ def cancel_now(subscription: Subscription, now: datetime) -> Subscription:
     return replace(subscription, status="canceled", cancel_at=now, pending_change=None)
 
 
-def cancel_at_periodends(subscription: Subscription, now: datetime) -> Subscription:
+def cancel_at_period_end(subscription: Subscription, now: datetime) -> Subscription:
     """Ends when the period (the trial) does; what was pending will not happen."""
     check(subscription, "cancel_at_period_end", now)
     if subscription.cancel_at is not None:
