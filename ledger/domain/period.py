@@ -7,7 +7,7 @@ clamped to its last day without moving the anchor (31 Jan, 28 Feb, 31 Mar).
 from __future__ import annotations
 
 import calendar
-from datetime import UTC, date, datetime, time, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -16,17 +16,28 @@ import msgspec
 Interval = Literal["month", "year"]
 
 _MONTHS: dict[str, int] = {"month": 1, "year": 12}
+_MICROSECOND = timedelta(microseconds=1)
 
 
-class Period(msgspec.Struct, frozen=True):
-    """One billing period; `start` and `end` are UTC instants, `start` included, `end` not."""
+class Span(msgspec.Struct, frozen=True):
+    """A stretch of time; `start` and `end` are UTC instants, `start` included, `end` not."""
 
     start: datetime
     end: datetime
-    billing_date: date  # local date of the start: the `billing_period` column of the spec
 
     def __contains__(self, instant: datetime) -> bool:
         return self.start <= instant < self.end
+
+    @property
+    def microseconds(self) -> int:
+        """How long it is, exactly: clocks that change make a day 23 or 25 hours."""
+        return (self.end - self.start) // _MICROSECOND
+
+
+class Period(Span, frozen=True):
+    """One billing period."""
+
+    billing_date: date  # local date of the start: the `billing_period` column of the spec
 
 
 def zone(name: str) -> tzinfo:
@@ -43,8 +54,8 @@ def period_at(instant: datetime, anchor: date, interval: Interval, timezone: str
     if local < _boundary(anchor, index, step):
         index -= 1
     first = _boundary(anchor, index, step)
-    start = _midnight(first, tz)
-    end = _midnight(_boundary(anchor, index + 1, step), tz)
+    start = midnight(first, tz)
+    end = midnight(_boundary(anchor, index + 1, step), tz)
     return Period(start, end, first)
 
 
@@ -60,5 +71,6 @@ def _boundary(anchor: date, index: int, step: int) -> date:
     return date(year, month + 1, min(anchor.day, last))
 
 
-def _midnight(day: date, tz: tzinfo) -> datetime:
+def midnight(day: date, tz: tzinfo) -> datetime:
+    """The instant at which a local day begins."""
     return datetime.combine(day, time(), tz).astimezone(UTC)

@@ -1,4 +1,7 @@
-"""The plan catalogue's types: what a plan allows (entitlements) and what it charges (prices)."""
+"""The plan catalogue's types: what a plan allows (entitlements) and what it charges (prices).
+
+What a type cannot say is in `ledger.domain.plan_problems`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import msgspec
 
 Scope = Literal["user", "organization"]
 Enforcement = Literal["hard", "soft", "shadow"]
+Model = Literal["per_unit", "graduated", "volume", "package", "flat"]
+Policy = Literal["exact", "ceil", "cms_8_minute", "cpt_midpoint", "threshold"]
 
 # A decimal in a string, as money and plan numbers travel: exact, never a float, never NaN.
 DecimalText = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,12}(\.[0-9]{1,6})?$")]
@@ -39,23 +44,27 @@ class Entitlement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
 
 
 class PriceTier(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What units up to and including `up_to` cost (null: without end), counted from the first
+    one that is not included: `unit_amount` each, and `flat_amount` once when the tier is reached.
+    """
+
     up_to: DecimalText | None
     unit_amount: DecimalText | None = None
     flat_amount: DecimalText | None = None
 
 
 class UnitPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How measured quantity becomes billable quantity."""
+    """How measured quantity becomes billable quantity: see `ledger.domain.unit_policy`."""
 
-    policy: Literal["exact", "ceil", "cms_8_minute", "cpt_midpoint", "threshold"]
+    policy: Policy
     size: DecimalText | None = None
 
 
 class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What one usage type costs under a plan."""
+    """What one usage type costs under a plan: see `ledger.domain.rating`."""
 
     usage_type: Name
-    model: Literal["per_unit", "graduated", "volume", "package", "flat"]
+    model: Model
     unit_amount: DecimalText | None = None
     package_size: DecimalText | None = None
     tiers: tuple[PriceTier, ...] | None = None
