@@ -107,6 +107,10 @@ class Accounts:
             raise Unknown(partial(self._flights.run, user_id, read))
         return known[1]
 
+    def forget(self, user_id: UUID) -> None:
+        """Reads the user's organisation anew: it has just been changed, here."""
+        self._organizations.pop(user_id, None)
+
     async def _read(self, user_id: UUID) -> None:
         known = self._organizations.get(user_id)
         lasts = REMEMBERED_S

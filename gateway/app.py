@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
-import msgspec
 import structlog
 from aiohttp import web
 from joserfc.jwk import KeySet
-from prometheus_client import CONTENT_TYPE_LATEST
 
-from gateway import messages, metrics, openapi
+from gateway import metrics
 from gateway.accounts import Accounts
 from gateway.admission import Admission
-from gateway.auth import Authenticator, Principal
+from gateway.auth import Authenticator
 from gateway.dev.tokens import DEV_ISSUER
+from gateway.handlers import Handlers
+from gateway.http import MAX_BODY
 from gateway.probes import Probes
 from gateway.problems import CONTENT_TYPE, Kind, Problem
 from gateway.quotas import Quotas
 from gateway.routes import ROUTES
+from gateway.subscription_changes import SubscriptionChanges
+from gateway.subscription_handlers import SubscriptionHandlers
 from gateway.subscriptions import Subscriptions
 from gateway.usage import Usage
 from gateway.usage_list import UsageLists
@@ -31,6 +32,8 @@ from ledger.domain.durability import Verdict
 from ledger.durability import Watch
 from ledger.entitlements import Loader
 from ledger.settings import Settings
+from ledger.subscriptions import Subscriptions as Lifecycle
+from ledger.supersede import Superseder
 from lua.multiplexer import Multiplexer
 from lua.recorder import Recorder
 from lua.replicated import ReplicatedRecorder
@@ -38,11 +41,8 @@ from lua.scripts import Scripts
 
 log = structlog.get_logger()
 
-MAX_BODY = 2 * 1024 * 1024  # a batch of 1000 records of 2 KB
-BODY_S = 10  # to send a body; a slower client holds memory, not just a socket
 POSTGRES_CONNECTIONS = 8  # cold loads and lists only
 
-Response = web.Response
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -88,17 +88,25 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
     )
     usage = Usage(admission, accounts, usage_types)
     quotas = Quotas(admission, accounts, usage_types)
-    api = _Api(
-        authenticator,
-        usage,
-        UsageLists(accounts, pool),
-        quotas,
-        Subscriptions(accounts, pool, settings.default_tier),
-        Probes(redis, pool, settings.partitions, watch, must_keep=must_keep),
+    superseder = Superseder(scripts, settings.default_tier, settings.partitions)
+    handlers = (
+        Handlers(
+            authenticator,
+            usage,
+            UsageLists(accounts, pool),
+            quotas,
+            Probes(redis, pool, settings.partitions, watch, must_keep=must_keep),
+        ),
+        SubscriptionHandlers(
+            authenticator,
+            Subscriptions(accounts, pool, settings.default_tier),
+            SubscriptionChanges(accounts, Lifecycle(pool, superseder)),
+        ),
     )
     app = web.Application(middlewares=[_answer_problems], client_max_size=MAX_BODY)
     for route in ROUTES:
-        app.router.add_route(route.method, route.path, getattr(api, route.name), name=route.name)
+        [handler] = [getattr(one, route.name) for one in handlers if hasattr(one, route.name)]
+        app.router.add_route(route.method, route.path, handler, name=route.name)
 
     async def connections(_: web.Application) -> AsyncIterator[None]:
         await pool
@@ -123,81 +131,6 @@ def _recorder(settings: Settings, redis: Multiplexer, scripts: Scripts) -> Recor
     return Recorder(redis, scripts, enforce=enforce, cap=cap)
 
 
-class _Api:
-    """HTTP in, HTTP out: one method per route of the table."""
-
-    def __init__(
-        self,
-        authenticator: Authenticator,
-        usage: Usage,
-        usage_lists: UsageLists,
-        quotas: Quotas,
-        subscriptions: Subscriptions,
-        probes: Probes,
-    ) -> None:
-        self._authenticator = authenticator
-        self._usage = usage
-        self._usage_lists = usage_lists
-        self._quotas = quotas
-        self._subscriptions = subscriptions
-        self._probes = probes
-        self._openapi = msgspec.json.encode(openapi.document(_version()))
-
-    async def record_usage(self, request: web.Request) -> Response:
-        principal = self._caller(request)
-        body, headers = await self._usage.record(
-            principal, await _body(request), request.headers.get("Idempotency-Key")
-        )
-        return Response(body=body, status=201, headers=headers, content_type="application/json")
-
-    async def record_usage_batch(self, request: web.Request) -> Response:
-        principal = self._caller(request)
-        return _json(
-            await self._usage.batch(
-                principal, await _body(request), request.headers.get("Idempotency-Key")
-            )
-        )
-
-    async def list_usage(self, request: web.Request) -> Response:
-        principal = self._caller(request)
-        query = messages.query(messages.UsageQuery, request.query)
-        return _json(await self._usage_lists.page(principal, query))
-
-    async def check_quota(self, request: web.Request) -> Response:
-        principal = self._caller(request)
-        return _json(await self._quotas.check(principal, await _body(request)))
-
-    async def read_quota(self, request: web.Request) -> Response:
-        principal = self._caller(request)
-        query = messages.query(messages.AccountQuery, request.query)
-        return _json(await self._quotas.read(principal, request.match_info["user_id"], query))
-
-    async def read_subscription(self, request: web.Request) -> Response:
-        principal = self._caller(request)
-        query = messages.query(messages.SubscriptionQuery, request.query)
-        return _json(
-            await self._subscriptions.read(principal, request.match_info["user_id"], query)
-        )
-
-    async def livez(self, _: web.Request) -> Response:
-        return Response(text="ok\n")
-
-    async def readyz(self, _: web.Request) -> Response:
-        ready = await self._probes.ready()
-        return _json(msgspec.json.encode(ready), 503 if ready.status == "unready" else 200)
-
-    async def metrics(self, _: web.Request) -> Response:
-        return Response(body=metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    async def openapi(self, _: web.Request) -> Response:
-        return _json(self._openapi)
-
-    def _caller(self, request: web.Request) -> Principal:
-        return self._authenticator.principal(
-            request.headers.get("Authorization"), request.headers.get("Host")
-        )
-
-
 @web.middleware
 async def _answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error leaves as a problem document, and every answer is timed."""
@@ -216,8 +149,8 @@ async def _answer_problems(request: web.Request, handler: Handler) -> web.Stream
     return response
 
 
-def _problem(problem: Problem, request: web.Request) -> Response:
-    return Response(
+def _problem(problem: Problem, request: web.Request) -> web.Response:
+    return web.Response(
         body=problem.body(request.path),
         status=problem.kind.status,
         headers=problem.headers,
@@ -234,29 +167,3 @@ def _of_aiohttp(error: web.HTTPException) -> Problem:
     if error.status == 404:
         return Problem(Kind.NOT_FOUND, "there is no such path")
     return Problem(Kind.INVALID_REQUEST, "the request cannot be understood")
-
-
-async def _body(request: web.Request) -> bytes:
-    """The JSON body, within its size and time."""
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise Problem(Kind.UNSUPPORTED_MEDIA, "compressed bodies are not accepted")
-    if request.content_type != "application/json":
-        raise Problem(Kind.UNSUPPORTED_MEDIA, "Content-Type must be application/json")
-    if (request.content_length or 0) > MAX_BODY:
-        raise Problem(Kind.TOO_LARGE, f"a body has at most {MAX_BODY} bytes")
-    try:
-        async with asyncio.timeout(BODY_S):
-            return await request.read()
-    except TimeoutError:
-        raise Problem(Kind.TIMEOUT, f"the body took longer than {BODY_S} seconds") from None
-
-
-def _json(body: bytes, status: int = 200) -> Response:
-    return Response(body=body, status=status, content_type="application/json")
-
-
-def _version() -> str:
-    try:
-        return version("billing-gateway")
-    except PackageNotFoundError:
-        return "0.1.0"

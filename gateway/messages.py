@@ -14,7 +14,6 @@ from msgspec import UNSET, UnsetType
 
 from gateway.problems import Kind, Problem
 from ledger.domain.plan import Enforcement, Scope
-from ledger.domain.subscription import SubscriptionStatus
 
 BATCH_RECORDS = 1000  # records in one batch request
 
@@ -174,27 +173,6 @@ class AccountQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Selects the account of a user who belongs to an organisation."""
 
     organization_id: str | None = None
-
-
-class SubscriptionQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    scope: Scope = "user"
-    organization_id: str | None = None
-
-
-class SubscriptionAnswer(Response):
-    subscription_id: UUID | None
-    user_id: UUID
-    organization_id: UUID | None
-    scope: Scope
-    plan_tier: str
-    plan_version: int
-    status: SubscriptionStatus
-    current_period: PeriodAnswer
-    trial_end: datetime | None
-    cancel_at: datetime | None
-    pending_change: dict[str, Any] | None
-    created_at: datetime | None
-    updated_at: datetime | None
 
 
 class ProblemDocument(Response, omit_defaults=True):

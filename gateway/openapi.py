@@ -42,7 +42,12 @@ def document(version: str) -> dict[str, Any]:
 
 
 def _kinds(route: Route) -> list[Any]:
-    return [kind for kind in (route.takes, *route.answers.values()) if kind is not None]
+    answers = [kind for given in route.answers.values() for kind in _alternatives(given)]
+    return [kind for kind in (route.takes, *answers) if kind is not None]
+
+
+def _alternatives(given: Any) -> tuple[Any, ...]:
+    return given if isinstance(given, tuple) else (given,)
 
 
 def _describe(schemas: dict[str, Any]) -> None:
@@ -137,7 +142,8 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
 def _response(kind: Any) -> dict[str, Any]:
     if kind is None:
         return {"description": "As it says"}
-    schema = {"$ref": _REF.format(name=kind.__name__)}
+    refs = [{"$ref": _REF.format(name=one.__name__)} for one in _alternatives(kind)]
+    schema = refs[0] if len(refs) == 1 else {"oneOf": refs}
     return {"description": "Done", "content": {"application/json": {"schema": schema}}}
 
 

@@ -23,6 +23,7 @@ class Kind(enum.Enum):
     METHOD_NOT_ALLOWED = (405, "Method not allowed")
     TIMEOUT = (408, "Request took too long")
     CONFLICT = (409, "Conflict")
+    STALE = (412, "Conflict", "conflict")
     TOO_LARGE = (413, "Request too large")
     UNSUPPORTED_MEDIA = (415, "Unsupported media type")
     IDEMPOTENCY_KEY_REUSE = (422, "Idempotency key reused")
@@ -33,15 +34,16 @@ class Kind(enum.Enum):
 
     @property
     def status(self) -> int:
-        return self.value[0]
+        return int(self.value[0])
 
     @property
     def title(self) -> str:
-        return self.value[1]
+        return str(self.value[1])
 
     @property
     def slug(self) -> str:
-        return self.name.lower().replace("_", "-")
+        """How its `type` ends: its name, or that of the kind it is a case of."""
+        return str(self.value[2]) if len(self.value) > 2 else self.name.lower().replace("_", "-")
 
 
 class Problem(Exception):

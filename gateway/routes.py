@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from gateway import messages
+from gateway import subscription_messages as subscriptions
 from gateway.probes import Ready
 
 BASE = "/api/v1/billing"
@@ -22,12 +23,27 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     name: str
     summary: str
-    answers: dict[int, Any]
+    answers: dict[int, Any]  # a tuple where there is more than one kind
     takes: Any = None
     query: Any = None
     headers: tuple[str, ...] = ()
     refuses: tuple[int, ...] = ()  # problems beyond 401, 403, 500 and 503
     public: bool = False  # needs no token
+
+
+def _action(verb: str, summary: str, takes: Any) -> Route:
+    """A change of a subscription; with `preview` it only shows what would come of it."""
+    return Route(
+        method="POST",
+        path=f"{BASE}/subscription/{{user_id}}/{verb}",
+        name=f"{verb}_subscription",
+        summary=summary,
+        takes=takes,
+        query=subscriptions.SubscriptionQuery,
+        headers=("If-Match",),
+        answers={200: (subscriptions.SubscriptionAnswer, subscriptions.PreviewAnswer)},
+        refuses=(400, 404, 408, 409, 412, 413, 415),
+    )
 
 
 ROUTES: tuple[Route, ...] = (
@@ -83,10 +99,45 @@ ROUTES: tuple[Route, ...] = (
         path=f"{BASE}/subscription/{{user_id}}",
         name="read_subscription",
         summary="The subscription of a user, or the default tier",
-        query=messages.SubscriptionQuery,
-        answers={200: messages.SubscriptionAnswer},
+        query=subscriptions.SubscriptionQuery,
+        answers={200: subscriptions.SubscriptionAnswer},
         refuses=(400, 404),
     ),
+    Route(
+        method="GET",
+        path=f"{BASE}/subscription/{{user_id}}/history",
+        name="subscription_history",
+        summary="What a subscription was changed to, by whom, newest first",
+        query=subscriptions.HistoryQuery,
+        answers={200: subscriptions.HistoryAnswer},
+        refuses=(400, 404),
+    ),
+    Route(
+        method="GET",
+        path=f"{BASE}/subscriptions",
+        name="list_subscriptions",
+        summary="Subscriptions, newest first, ended ones too",
+        query=subscriptions.SubscriptionListQuery,
+        answers={200: subscriptions.SubscriptionList},
+        refuses=(400, 404),
+    ),
+    Route(
+        method="POST",
+        path=f"{BASE}/subscriptions",
+        name="create_subscription",
+        summary="Begin a subscription of a user or an organisation",
+        takes=subscriptions.SubscriptionRequest,
+        answers={201: subscriptions.SubscriptionAnswer},
+        refuses=(400, 408, 409, 413, 415),
+    ),
+    _action("change", "Another plan, now or when the period ends", subscriptions.PlanChangeRequest),
+    _action("cancel", "End now or when the period ends", subscriptions.CancelRequest),
+    _action("uncancel", "Go on after all", subscriptions.ActionRequest),
+    _action(
+        "pause", "No usage, and no base fee from the next period on", subscriptions.ActionRequest
+    ),
+    _action("resume", "Go on after a pause", subscriptions.ActionRequest),
+    _action("reactivate", "Begin again after the end", subscriptions.ActionRequest),
     Route(
         method="GET",
         path="/livez",

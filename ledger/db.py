@@ -33,6 +33,7 @@ _PATIENT = {"statement_timeout": "0", "lock_timeout": "5000"}
 PostgresError = asyncpg.PostgresError
 
 CheckViolation = asyncpg.CheckViolationError
+UniqueViolation = asyncpg.UniqueViolationError
 LockNotAvailable = asyncpg.LockNotAvailableError
 REFUSED = (asyncpg.DataError, asyncpg.CheckViolationError)
 """What a statement raises when a value in it cannot be stored: the statement is at fault."""

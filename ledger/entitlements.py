@@ -19,6 +19,7 @@ from ledger import store
 from ledger.db import Connection, Executor, Pool
 from ledger.domain.entitlement import Entitled, Rule, Source, entitled
 from ledger.domain.period import Period
+from ledger.domain.subscription import ENDED, fall_due
 from ledger.domain.usage import Terms, at_ms, encode_terms, ms_of
 from ledger.flights import SingleFlight, Work
 from ledger.recovery import recover
@@ -199,7 +200,7 @@ async def snapshot(
         default = await store.newest_plan(connection, default_tier)
         if default is None:
             raise NoDefaultTier
-        rights = await _entitled(connection, user_id, organization_id, default)
+        rights = await _entitled(connection, user_id, organization_id, default, now)
         usage_types = await store.usage_types(connection)
         if pool:
             assert rights.pool is not None
@@ -226,30 +227,43 @@ async def _entitled(
     user_id: UUID | None,
     organization_id: UUID | None,
     plan: store.PlanVersion,
+    now: datetime,
 ) -> Entitled:
     own: Source | None = None
     organization: Source | None = None
-    for subscription in await store.live_subscriptions(connection, user_id, organization_id):
+    for subscription in await store.subscriptions.live(connection, user_id, organization_id):
         if subscription.scope == "organization":
-            organization = _source(subscription)
+            organization = await _source(connection, subscription, now)
         else:
             if subscription.organization_id not in (None, organization_id):
                 raise OrganizationMismatch
-            own = _source(subscription)
+            own = await _source(connection, subscription, now)
     default = Source(plan.plan_tier, plan.version, plan.interval, plan.entitlements)
     return entitled(own, organization, default, pooled=organization_id is not None)
 
 
-def _source(subscription: store.Subscription) -> Source:
+async def _source(
+    connection: Connection, subscription: store.subscriptions.Subscription, now: datetime
+) -> Source | None:
+    """The subscription as it is at `now`: what is due is in force whether or not anybody has
+    noted it. None when it has ended."""
+    life = fall_due(subscription.life, now)
+    if life.status in ENDED:
+        return None
+    entitlements = subscription.entitlements
+    if (life.plan_tier, life.plan_version) != (subscription.plan_tier, subscription.plan_version):
+        found = await store.plan(connection, life.plan_tier, life.plan_version)
+        assert found is not None, "a pending change names a plan version that exists"
+        entitlements = found[1].entitlements
     return Source(
-        plan_tier=subscription.plan_tier,
-        plan_version=subscription.plan_version,
-        interval=subscription.interval,
-        entitlements=subscription.entitlements,
+        plan_tier=life.plan_tier,
+        plan_version=life.plan_version,
+        interval=life.interval,
+        entitlements=entitlements,
         subscription_id=subscription.subscription_id,
-        anchor=subscription.anchor,
-        timezone=subscription.timezone,
-        paused=subscription.status == "paused",
+        anchor=life.anchor,
+        timezone=life.timezone,
+        paused=life.status == "paused",
     )
 
 

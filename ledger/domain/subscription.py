@@ -39,6 +39,7 @@ Action = Literal[
 ]  # fmt: skip
 
 _LIVE = frozenset[SubscriptionStatus]({"trialing", "active", "past_due", "paused"})
+ENDED = frozenset[SubscriptionStatus]({"canceled", "expired"})
 ALLOWED: dict[Action, frozenset[SubscriptionStatus]] = {
     "change_now": frozenset({"trialing", "active"}),
     "change_at_period_end": frozenset({"trialing", "active", "past_due"}),
@@ -47,7 +48,7 @@ ALLOWED: dict[Action, frozenset[SubscriptionStatus]] = {
     "uncancel": _LIVE,
     "pause": frozenset({"active"}),
     "resume": frozenset({"paused"}),
-    "reactivate": frozenset({"canceled", "expired"}),
+    "reactivate": ENDED,
     "expire": frozenset({"past_due"}),
     "payment_failed": frozenset({"active"}),
     "paid": frozenset({"past_due"}),

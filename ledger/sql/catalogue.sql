@@ -17,3 +17,8 @@ SELECT usage_type, decimal_places FROM usage_types;
 -- name: newest_plan
 SELECT plan_tier, version, name, currency, "interval", entitlements
 FROM billing_plans WHERE plan_tier = $1 ORDER BY version DESC LIMIT 1;
+
+-- name: plan
+SELECT plan_tier, version, name, currency, "interval", base_fee, trial_days, premium, entitlements, prices
+FROM billing_plans WHERE plan_tier = $1 AND ($2::INTEGER IS NULL OR version = $2)
+ORDER BY version DESC LIMIT 1;

@@ -1,14 +1,3 @@
--- name: live_subscriptions
--- The user's own and the organisation's, with the plan version each is on. The newest ended one
--- is not needed: canceled and expired fall back to the default tier.
-SELECT s.subscription_id, s.user_id, s.organization_id, s.scope, s.plan_tier, s.plan_version,
-       s.version, s.status, s.anchor, s.timezone, s.trial_end, s.cancel_at, s.pending_change,
-       s.created_at, s.updated_at, p."interval", p.entitlements
-FROM subscriptions s
-JOIN billing_plans p ON p.plan_tier = s.plan_tier AND p.version = s.plan_version
-WHERE s.status NOT IN ('canceled', 'expired')
-  AND ((s.scope = 'user' AND s.user_id = $1) OR (s.scope = 'organization' AND s.organization_id = $2));
-
 -- name: organization_of_user
 SELECT organization_id FROM subscriptions
 WHERE scope = 'user' AND user_id = $1 AND status NOT IN ('canceled', 'expired');

@@ -3,7 +3,7 @@
 A module here stands beside the ``.sql`` file of its name.
 """
 
-from ledger.store import outbox
+from ledger.store import outbox, subscriptions
 from ledger.store.backup import (
     Position,
     applied_migrations,
@@ -19,6 +19,7 @@ from ledger.store.catalogue import (
     insert_first_plan,
     insert_usage_type,
     newest_plan,
+    plan,
     usage_types,
 )
 from ledger.store.cursor import (
@@ -58,8 +59,6 @@ from ledger.store.drain import (
 )
 from ledger.store.queries import QUERIES
 from ledger.store.quota import (
-    Subscription,
-    live_subscriptions,
     note_organization_user,
     organization_of_user,
     organizations_of_user,
@@ -100,7 +99,6 @@ __all__ = [
     "PlanVersion",
     "Position",
     "Seal",
-    "Subscription",
     "WrongTotal",
     "add_totals",
     "advance_cursor",
@@ -137,13 +135,13 @@ __all__ = [
     "known_keys",
     "lease_cursor",
     "list_usage",
-    "live_subscriptions",
     "newest_plan",
     "note_organization_user",
     "note_reconcile",
     "organization_of_user",
     "organizations_of_user",
     "outbox",
+    "plan",
     "positions",
     "reconcile_findings",
     "recordless_keys",
@@ -156,6 +154,7 @@ __all__ = [
     "settle",
     "skip_gap",
     "subjects_of",
+    "subscriptions",
     "terms_versions",
     "totals",
     "touched_accounts",

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 
 from ledger.db import Executor
+from ledger.domain.money import amount_text
 from ledger.domain.period import Interval
-from ledger.domain.plan import Entitlement, Plan
+from ledger.domain.plan import Entitlement, Plan, Price
 from ledger.store.queries import QUERIES
 
 entitlements = msgspec.json.Decoder(tuple[Entitlement, ...])
+_prices = msgspec.json.Decoder(tuple[Price, ...])
 
 
 class PlanVersion(msgspec.Struct, frozen=True):
@@ -48,10 +52,30 @@ async def usage_types(db: Executor) -> dict[str, int]:
     return {row["usage_type"]: row["decimal_places"] for row in rows}
 
 
+async def plan(db: Executor, tier: str, version: int | None = None) -> tuple[int, Plan] | None:
+    """A version of a plan, the newest unless one is named, with its number."""
+    row = await db.fetchrow(QUERIES["plan"], tier, version)
+    return None if row is None else (row["version"], _plan(row))
+
+
 async def newest_plan(db: Executor, tier: str) -> PlanVersion | None:
     row = await db.fetchrow(QUERIES["newest_plan"], tier)
     if row is None:
         return None
     return PlanVersion(
         row["plan_tier"], row["version"], row["interval"], entitlements.decode(row["entitlements"])
+    )
+
+
+def _plan(row: Mapping[str, Any]) -> Plan:
+    return Plan(
+        tier=row["plan_tier"],
+        name=row["name"],
+        currency=row["currency"],
+        interval=row["interval"],
+        base_fee=amount_text(row["base_fee"], row["currency"]),
+        trial_days=row["trial_days"],
+        premium=row["premium"],
+        entitlements=entitlements.decode(row["entitlements"]),
+        prices=_prices.decode(row["prices"]),
     )

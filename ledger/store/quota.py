@@ -2,48 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
-from typing import Any
+from datetime import datetime
 from uuid import UUID
 
-import msgspec
-
 from ledger.db import Executor
-from ledger.domain.period import Interval
-from ledger.domain.plan import Entitlement, Scope
-from ledger.domain.subscription import SubscriptionStatus
-from ledger.store.catalogue import entitlements
 from ledger.store.queries import QUERIES
-
-
-class Subscription(msgspec.Struct, frozen=True):
-    subscription_id: UUID
-    user_id: UUID
-    organization_id: UUID | None
-    scope: Scope
-    plan_tier: str
-    plan_version: int
-    version: int
-    status: SubscriptionStatus
-    anchor: date
-    timezone: str
-    trial_end: datetime | None
-    cancel_at: datetime | None
-    pending_change: Any
-    created_at: datetime
-    updated_at: datetime
-    interval: Interval
-    entitlements: tuple[Entitlement, ...]
-
-
-async def live_subscriptions(
-    db: Executor, user_id: UUID | None, organization_id: UUID | None
-) -> list[Subscription]:
-    rows = await db.fetch(QUERIES["live_subscriptions"], user_id, organization_id)
-    return [
-        Subscription(**{**dict(row), "entitlements": entitlements.decode(row["entitlements"])})
-        for row in rows
-    ]
 
 
 async def organization_of_user(db: Executor, user_id: UUID) -> UUID | None:

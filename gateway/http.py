@@ -1,0 +1,41 @@
+"""What every handler does with a request and an answer."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from gateway.auth import Authenticator, Principal
+from gateway.problems import Kind, Problem
+
+MAX_BODY = 2 * 1024 * 1024  # a batch of 1000 records of 2 KB
+BODY_S = 10  # to send a body; a slower client holds memory, not just a socket
+
+
+def caller(authenticator: Authenticator, request: web.Request) -> Principal:
+    """Who asks. Raises the 401 problem."""
+    return authenticator.principal(
+        request.headers.get("Authorization"), request.headers.get("Host")
+    )
+
+
+async def body_of(request: web.Request) -> bytes:
+    """The JSON body, within its size and time."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Problem(Kind.UNSUPPORTED_MEDIA, "compressed bodies are not accepted")
+    if request.content_type != "application/json":
+        raise Problem(Kind.UNSUPPORTED_MEDIA, "Content-Type must be application/json")
+    if (request.content_length or 0) > MAX_BODY:
+        raise Problem(Kind.TOO_LARGE, f"a body has at most {MAX_BODY} bytes")
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await request.read()
+    except TimeoutError:
+        raise Problem(Kind.TIMEOUT, f"the body took longer than {BODY_S} seconds") from None
+
+
+def json_answer(
+    body: bytes, status: int = 200, headers: dict[str, str] | None = None
+) -> web.Response:
+    return web.Response(body=body, status=status, headers=headers, content_type="application/json")

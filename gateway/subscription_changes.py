@@ -1,0 +1,155 @@
+"""Beginning and changing subscriptions: who may, what is asked, what went wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable
+from typing import TypeVar
+from uuid import UUID
+from zoneinfo import ZoneInfoNotFoundError
+
+from msgspec import UNSET, UnsetType
+
+from gateway.accounts import Accounts
+from gateway.auth import Action, Principal
+from gateway.messages import decode, encoder
+from gateway.problems import Kind, Problem, unavailable
+from gateway.subscription_answers import preview, shown
+from gateway.subscription_messages import (
+    SubscriptionQuery,
+    action_decoder,
+    cancel_decoder,
+    change_decoder,
+    create_decoder,
+)
+from ledger import clock, db
+from ledger.domain.period import zone
+from ledger.domain.plan import Scope
+from ledger.domain.subscription import NotAllowed
+from ledger.subscriptions import (
+    Address,
+    Exists,
+    NoPlan,
+    NoSubscription,
+    Outcome,
+    Stale,
+    Subscriptions,
+    Verb,
+    Wish,
+)
+
+T = TypeVar("T")
+_ETAG = re.compile(r'"([0-9]{1,18})"\Z')
+
+
+class SubscriptionChanges:
+    def __init__(self, accounts: Accounts, subscriptions: Subscriptions) -> None:
+        self._accounts = accounts
+        self._subscriptions = subscriptions
+
+    async def create(self, principal: Principal, body: bytes) -> tuple[bytes, dict[str, str]]:
+        """`POST /subscriptions`."""
+        principal.reach(Action.CHANGE)
+        asked, now = decode(create_decoder, body), clock.now()
+        user_id = self._accounts.identify(asked.user_id, "user_id")
+        scope: Scope = "user" if asked.scope is UNSET else asked.scope
+        address = self._address(scope, user_id, _given(asked.organization_id))
+        timezone = _given(asked.timezone) or "UTC"
+        try:
+            zone(timezone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise Problem(Kind.INVALID_REQUEST, "timezone is no IANA time zone") from None
+        outcome = await _done(
+            self._subscriptions.create(
+                address,
+                asked.plan_tier,
+                actor=principal.subject,
+                now=now,
+                start=_given(asked.start),
+                trial_days=_given(asked.trial_days),
+                timezone=timezone,
+            )
+        )
+        self._accounts.forget(user_id)
+        return _answer(outcome)
+
+    async def act(
+        self,
+        principal: Principal,
+        user: str,
+        verb: Verb,
+        query: SubscriptionQuery,
+        body: bytes,
+        if_match: str | None,
+    ) -> tuple[bytes, dict[str, str]]:
+        """`POST /subscription/{user_id}/{verb}`."""
+        principal.reach(Action.CHANGE)
+        user_id = self._accounts.identify(user, "user_id")
+        address = self._address(query.scope, user_id, query.organization_id)
+        wish, only_shown = _wish(verb, body or b"{}")
+        outcome = await _done(
+            self._subscriptions.act(
+                address,
+                wish,
+                actor=principal.subject,
+                now=clock.now(),
+                if_version=_version(if_match),
+                preview=only_shown,
+            )
+        )
+        if only_shown:
+            return encoder.encode(preview(outcome, clock.now())), {}
+        self._accounts.forget(user_id)
+        return _answer(outcome)
+
+    def _address(self, scope: Scope, user_id: UUID, organization: str | None) -> Address:
+        organization_id = self._accounts.optional(organization, Kind.INVALID_REQUEST)
+        if scope == "organization" and organization_id is None:
+            raise Problem(Kind.INVALID_REQUEST, "organization_id is needed")
+        return Address(scope, user_id, organization_id)
+
+
+def _answer(outcome: Outcome) -> tuple[bytes, dict[str, str]]:
+    body = encoder.encode(shown(outcome.subscription, clock.now()))
+    return body, {"ETag": f'"{outcome.subscription.version}"'}
+
+
+def _wish(verb: Verb, body: bytes) -> tuple[Wish, bool]:
+    """What is asked for, and whether it is only to be shown."""
+    if verb == "change":
+        change = decode(change_decoder, body)
+        return Wish(verb, change.plan_tier, _given(change.when)), change.preview is True
+    if verb == "cancel":
+        cancel = decode(cancel_decoder, body)
+        return Wish(verb, when=_given(cancel.when)), cancel.preview is True
+    return Wish(verb), decode(action_decoder, body).preview is True
+
+
+def _given(value: T | UnsetType | None) -> T | None:
+    return None if value is UNSET else value
+
+
+def _version(if_match: str | None) -> int | None:
+    if if_match is None or if_match.strip() == "*":
+        return None
+    found = _ETAG.match(if_match.strip())
+    if found is None:
+        raise Problem(Kind.STALE, "If-Match is no ETag of this subscription")
+    return int(found[1])
+
+
+async def _done(work: Awaitable[Outcome]) -> Outcome:
+    try:
+        return await work
+    except NoSubscription:
+        raise Problem(Kind.NOT_FOUND, "there is no such subscription") from None
+    except Exists:
+        raise Problem(Kind.CONFLICT, "there is a live subscription already") from None
+    except NoPlan:
+        raise Problem(Kind.INVALID_REQUEST, "plan_tier is not in the catalogue") from None
+    except Stale:
+        raise Problem(Kind.STALE, "the subscription has changed; read it again") from None
+    except NotAllowed as error:
+        raise Problem(Kind.CONFLICT, str(error)) from None
+    except db.UNAVAILABLE:
+        raise unavailable("the ledger's database does not answer", outcome_unknown=True) from None

@@ -1,0 +1,64 @@
+-- name: live_subscriptions
+-- The user's own and the organisation's, with the plan version each is on. The newest ended one
+-- is not needed: canceled and expired fall back to the default tier.
+SELECT s.*, p."interval", p.entitlements
+FROM subscriptions s
+JOIN billing_plans p ON p.plan_tier = s.plan_tier AND p.version = s.plan_version
+WHERE s.status NOT IN ('canceled', 'expired')
+  AND ((s.scope = 'user' AND s.user_id = $1) OR (s.scope = 'organization' AND s.organization_id = $2));
+
+-- name: hold_subscription
+-- The live one, else the newest ended one (to be reactivated).
+SELECT s.*, p."interval", p.entitlements
+FROM subscriptions s
+JOIN billing_plans p ON p.plan_tier = s.plan_tier AND p.version = s.plan_version
+WHERE s.scope = $1 AND CASE WHEN $1 = 'user' THEN s.user_id = $2 ELSE s.organization_id = $3 END
+ORDER BY s.status IN ('canceled', 'expired'), s.version DESC LIMIT 1
+FOR UPDATE OF s;
+
+-- name: newest_subscription
+SELECT s.*, p."interval", p.entitlements
+FROM subscriptions s
+JOIN billing_plans p ON p.plan_tier = s.plan_tier AND p.version = s.plan_version
+WHERE s.scope = $1 AND CASE WHEN $1 = 'user' THEN s.user_id = $2 ELSE s.organization_id = $3 END
+ORDER BY s.version DESC LIMIT 1;
+
+-- name: insert_subscription
+INSERT INTO subscriptions (subscription_id, user_id, organization_id, scope, plan_tier, plan_version,
+    status, anchor, timezone, trial_end, advance, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12)
+RETURNING version;
+
+-- name: update_subscription
+UPDATE subscriptions
+SET version = nextval('subscription_versions'), plan_tier = $2, plan_version = $3, status = $4,
+    anchor = $5, trial_end = $6, cancel_at = $7, pending_change = $8, advance = $9, updated_at = $10
+WHERE subscription_id = $1 RETURNING version;
+
+-- name: insert_history
+INSERT INTO subscription_history (subscription_id, version, action, actor, occurred_at, effective_at,
+    status, plan_tier, plan_version, anchor, timezone, trial_end, cancel_at, pending_change)
+SELECT subscription_id, version, $2, $3, $4, $5, status, plan_tier, plan_version, anchor, timezone,
+       trial_end, cancel_at, pending_change
+FROM subscriptions WHERE subscription_id = $1;
+
+-- name: subscription_history
+SELECT h.version, h.action, h.actor, h.occurred_at, h.effective_at, h.status, h.plan_tier,
+       h.plan_version, h.trial_end, h.cancel_at, h.pending_change
+FROM subscription_history h
+WHERE h.subscription_id = $1 AND ($2::BIGINT IS NULL OR h.version < $2)
+ORDER BY h.version DESC LIMIT $3;
+
+-- name: insert_pending_line
+INSERT INTO pending_lines (subscription_id, line, created_at) VALUES ($1, $2, $3);
+
+-- name: list_subscriptions
+SELECT s.*, p."interval", p.entitlements
+FROM subscriptions s
+JOIN billing_plans p ON p.plan_tier = s.plan_tier AND p.version = s.plan_version
+WHERE ($1::UUID IS NULL OR s.organization_id = $1) AND ($2::TEXT IS NULL OR s.status = $2)
+  AND ($3::TIMESTAMPTZ IS NULL OR (s.created_at, s.subscription_id) < ($3, $4::UUID))
+ORDER BY s.created_at DESC, s.subscription_id DESC LIMIT $5;
+
+-- name: subscription_position
+SELECT created_at FROM subscriptions WHERE subscription_id = $1;

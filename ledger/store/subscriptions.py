@@ -1,0 +1,212 @@
+"""Subscriptions, and how each became what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from ledger.db import Executor
+from ledger.domain.line import Line
+from ledger.domain.period import Interval
+from ledger.domain.plan import Entitlement, Scope
+from ledger.domain.proration import Advance
+from ledger.domain.subscription import PendingChange, SubscriptionStatus
+from ledger.domain.subscription import Subscription as Life
+from ledger.store.catalogue import entitlements
+from ledger.store.queries import QUERIES
+
+_pending = msgspec.json.Decoder(PendingChange)
+_advance = msgspec.json.Decoder(Advance)
+
+
+class Subscription(msgspec.Struct, frozen=True):
+    """A row of `subscriptions`, with what its plan version says of quotas."""
+
+    subscription_id: UUID
+    user_id: UUID
+    organization_id: UUID | None
+    scope: Scope
+    plan_tier: str
+    plan_version: int
+    version: int
+    status: SubscriptionStatus
+    anchor: date
+    timezone: str
+    trial_end: datetime | None
+    cancel_at: datetime | None
+    pending_change: PendingChange | None
+    advance: Advance | None
+    created_at: datetime
+    updated_at: datetime
+    interval: Interval
+    entitlements: tuple[Entitlement, ...]
+
+    @property
+    def life(self) -> Life:
+        """What the rules of its life are about."""
+        return Life(
+            status=self.status,
+            plan_tier=self.plan_tier,
+            plan_version=self.plan_version,
+            interval=self.interval,
+            anchor=self.anchor,
+            timezone=self.timezone,
+            trial_end=self.trial_end,
+            cancel_at=self.cancel_at,
+            pending_change=self.pending_change,
+        )
+
+
+class Change(msgspec.Struct, frozen=True):
+    """A subscription as it stood after a change."""
+
+    version: int
+    action: str
+    actor: str
+    occurred_at: datetime
+    effective_at: datetime
+    status: SubscriptionStatus
+    plan_tier: str
+    plan_version: int
+    trial_end: datetime | None
+    cancel_at: datetime | None
+    pending_change: PendingChange | None
+
+
+async def live(
+    db: Executor, user_id: UUID | None, organization_id: UUID | None
+) -> list[Subscription]:
+    """The user's own and the organisation's."""
+    rows = await db.fetch(QUERIES["live_subscriptions"], user_id, organization_id)
+    return [_subscription(row) for row in rows]
+
+
+async def hold(
+    db: Executor, scope: Scope, user_id: UUID, organization_id: UUID | None
+) -> Subscription | None:
+    """The live one, else the newest that ended; its row is locked until the transaction ends."""
+    row = await db.fetchrow(QUERIES["hold_subscription"], scope, user_id, organization_id)
+    return None if row is None else _subscription(row)
+
+
+async def newest(
+    db: Executor, scope: Scope, user_id: UUID, organization_id: UUID | None
+) -> Subscription | None:
+    """The one that changed last, ended or not."""
+    row = await db.fetchrow(QUERIES["newest_subscription"], scope, user_id, organization_id)
+    return None if row is None else _subscription(row)
+
+
+async def insert(
+    db: Executor,
+    subscription_id: UUID,
+    scope: Scope,
+    user_id: UUID,
+    organization_id: UUID | None,
+    life: Life,
+    advance: Advance | None,
+    now: datetime,
+) -> int:
+    """Its version. Raises `ledger.db.UniqueViolation` where there is a live one already."""
+    return int(
+        await db.fetchval(
+            QUERIES["insert_subscription"],
+            subscription_id,
+            user_id,
+            organization_id,
+            scope,
+            life.plan_tier,
+            life.plan_version,
+            life.status,
+            life.anchor,
+            life.timezone,
+            life.trial_end,
+            _json(advance),
+            now,
+        )
+    )
+
+
+async def update(
+    db: Executor, subscription_id: UUID, life: Life, advance: Advance | None, now: datetime
+) -> int:
+    """Its next version. Only while holding the row; raises `ledger.db.UniqueViolation` as
+    `insert` does."""
+    return int(
+        await db.fetchval(
+            QUERIES["update_subscription"],
+            subscription_id,
+            life.plan_tier,
+            life.plan_version,
+            life.status,
+            life.anchor,
+            life.trial_end,
+            life.cancel_at,
+            _json(life.pending_change),
+            _json(advance),
+            now,
+        )
+    )
+
+
+async def note(
+    db: Executor, subscription_id: UUID, action: str, actor: str, now: datetime, effective: datetime
+) -> None:
+    """The subscription as it stands, into its history."""
+    await db.execute(QUERIES["insert_history"], subscription_id, action, actor, now, effective)
+
+
+async def history(
+    db: Executor, subscription_id: UUID, before: int | None, most: int
+) -> list[Change]:
+    """Newest first, older than version `before`."""
+    rows = await db.fetch(QUERIES["subscription_history"], subscription_id, before, most)
+    return [
+        Change(**{**dict(row), "pending_change": _pending_of(row["pending_change"])})
+        for row in rows
+    ]
+
+
+async def add_pending_line(db: Executor, subscription_id: UUID, line: Line, now: datetime) -> None:
+    await db.execute(QUERIES["insert_pending_line"], subscription_id, _json(line), now)
+
+
+async def page(
+    db: Executor,
+    organization_id: UUID | None,
+    status: SubscriptionStatus | None,
+    before: tuple[datetime, UUID] | None,
+    most: int,
+) -> list[Subscription]:
+    """Newest first, those made before an instant and id."""
+    at, subscription_id = before or (None, None)
+    rows = await db.fetch(
+        QUERIES["list_subscriptions"], organization_id, status, at, subscription_id, most
+    )
+    return [_subscription(row) for row in rows]
+
+
+async def position(db: Executor, subscription_id: UUID) -> datetime | None:
+    """When it was made; None when there is none."""
+    found: datetime | None = await db.fetchval(QUERIES["subscription_position"], subscription_id)
+    return found
+
+
+def _subscription(row: Mapping[str, Any]) -> Subscription:
+    found = {name: row[name] for name in Subscription.__struct_fields__}
+    found["entitlements"] = entitlements.decode(row["entitlements"])
+    found["pending_change"] = _pending_of(row["pending_change"])
+    found["advance"] = _advance.decode(row["advance"]) if row["advance"] else None
+    return Subscription(**found)
+
+
+def _pending_of(raw: str | None) -> PendingChange | None:
+    return _pending.decode(raw) if raw else None
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()

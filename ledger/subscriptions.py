@@ -1,0 +1,291 @@
+"""Changes of subscriptions: one transaction each, and then every quota that it concerns.
+
+1. hold the row, and note what has fallen due
+2. the rules decide (`ledger.domain.subscription`, `ledger.domain.plan_change`)
+3. row, history, lines for the next invoice, audit event, outbox row; commit
+4. send what is owed to Redis (`ledger.supersede`), so that the next request is on the new terms
+
+A crash after 3 is finished by the ledger; nobody is answered before 4.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID, uuid4
+
+import msgspec
+import structlog
+
+from ledger import store
+from ledger.db import UNAVAILABLE, Executor, Pool, UniqueViolation
+from ledger.domain import plan_change
+from ledger.domain import subscription as life
+from ledger.domain.line import Line
+from ledger.domain.plan import Plan, Scope
+from ledger.domain.plan_change import When
+from ledger.domain.proration import Advance, base_fee, paid_line
+from ledger.domain.subscription import Changed
+from ledger.recovery import Superseded as Refused
+from ledger.store.subscriptions import Subscription
+from ledger.supersede import Superseded, Superseder, owe
+from lua.connection import RedisUnavailable
+
+log = structlog.get_logger()
+
+Verb = Literal["change", "cancel", "uncancel", "pause", "resume", "reactivate"]
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Which subscription: the user's own, or the organisation's."""
+
+    scope: Scope
+    user_id: UUID
+    organization_id: UUID | None = None
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """What is to happen to a subscription. `when`: as the rules say, unless given."""
+
+    verb: Verb
+    plan_tier: str | None = None
+    when: When | None = None
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """The subscription after a change, and the lines that the change makes."""
+
+    subscription: Subscription
+    currency: str
+    lines: tuple[Line, ...] = ()
+
+
+class NoSubscription(Exception):
+    """There is none at this address."""
+
+
+class Exists(Exception):
+    """There is a live subscription at this address already."""
+
+
+class NoPlan(Exception):
+    """The catalogue has no plan of this tier."""
+
+
+class Stale(Exception):
+    """The subscription has changed since the version that the caller saw."""
+
+
+class _Preview(Exception):
+    """Ends a transaction that was only to show what it would do."""
+
+
+class Subscriptions:
+    def __init__(self, pool: Pool, superseder: Superseder) -> None:
+        self._pool = pool
+        self._superseder = superseder
+
+    async def create(
+        self,
+        address: Address,
+        plan_tier: str,
+        *,
+        actor: str,
+        now: datetime,
+        start: datetime | None = None,
+        trial_days: int | None = None,
+        timezone: str = "UTC",
+    ) -> Outcome:
+        """Raises `Exists`, `NoPlan`, `ledger.domain.subscription.NotAllowed`."""
+        async with self._pool.acquire() as db:
+            try:
+                async with db.transaction():
+                    version, plan = await _plan(db, plan_tier)
+                    begun = life.create(
+                        plan,
+                        version,
+                        start=start or now,
+                        now=now,
+                        timezone=timezone,
+                        trial_days=trial_days,
+                    )
+                    changed = Changed(begun)
+                    if begun.status == "active":
+                        advance = base_fee(plan, version, begun.period(now))
+                        changed = Changed(begun, _fee(advance), advance)
+                    subscription_id = uuid4()
+                    await store.subscriptions.insert(
+                        db,
+                        subscription_id,
+                        address.scope,
+                        address.user_id,
+                        address.organization_id,
+                        begun,
+                        changed.advance,
+                        now,
+                    )
+                    owed = await _finish(
+                        db, address, subscription_id, "create", actor, now, changed
+                    )
+                    held = await _held(db, address)
+            except UniqueViolation:
+                raise Exists from None
+            await self._reach_quotas(db, owed)
+        return Outcome(held, plan.currency, changed.lines)
+
+    async def act(
+        self,
+        address: Address,
+        wish: Wish,
+        *,
+        actor: str,
+        now: datetime,
+        if_version: int | None = None,
+        preview: bool = False,
+    ) -> Outcome:
+        """Does what is wished; with `preview` nothing but show what would come of it. Raises
+        `NoSubscription`, `NoPlan`, `Stale`, `Exists`, `NotAllowed`."""
+        async with self._pool.acquire() as db:
+            outcome: Outcome | None = None
+            try:
+                async with db.transaction():
+                    found = await _held(db, address)
+                    if if_version not in (None, found.version):
+                        raise Stale
+                    found = await _fall_due(db, address, found, now)
+                    plan, changed = await _changed(db, found, wish, now)
+                    advance = changed.advance or found.advance
+                    await store.subscriptions.update(
+                        db, found.subscription_id, changed.subscription, advance, now
+                    )
+                    owed = await _finish(
+                        db, address, found.subscription_id, wish.verb, actor, now, changed
+                    )
+                    outcome = Outcome(await _held(db, address), plan.currency, changed.lines)
+                    if preview:
+                        raise _Preview
+            except UniqueViolation:
+                raise Exists from None
+            except _Preview:
+                assert outcome is not None
+                return outcome
+            await self._reach_quotas(db, owed)
+        return outcome
+
+    async def _reach_quotas(self, db: Executor, owed: int) -> None:
+        try:
+            await self._superseder.send(db, owed)
+        except (RedisUnavailable, Refused, *UNAVAILABLE) as error:
+            # The change is made, and while Redis is away nothing is admitted under earlier terms;
+            # the ledger sends it as soon as it is back.
+            log.warning("supersede_waiting", reason=type(error).__name__)
+
+
+async def _held(db: Executor, address: Address) -> Subscription:
+    found = await store.subscriptions.hold(
+        db, address.scope, address.user_id, address.organization_id
+    )
+    if found is None:
+        raise NoSubscription
+    return found
+
+
+async def _plan(db: Executor, tier: str, version: int | None = None) -> tuple[int, Plan]:
+    found = await store.plan(db, tier, version)
+    if found is None:
+        raise NoPlan
+    return found
+
+
+async def _fall_due(
+    db: Executor, address: Address, found: Subscription, now: datetime
+) -> Subscription:
+    """Notes what was set for an instant up to now, as of that instant."""
+    before, after = found.life, life.fall_due(found.life, now)
+    if after == before:
+        return found
+    pending_at = before.pending_change.at if before.pending_change else None
+    instants = (before.cancel_at, before.trial_end, pending_at)
+    effective = max(one for one in instants if one is not None and one <= now)
+    await store.subscriptions.update(db, found.subscription_id, after, found.advance, now)
+    await store.subscriptions.note(db, found.subscription_id, "fall_due", "ledger", now, effective)
+    return await _held(db, address)
+
+
+async def _changed(
+    db: Executor, found: Subscription, wish: Wish, now: datetime
+) -> tuple[Plan, Changed]:
+    """What the rules make of a wish, and the plan whose currency its lines have."""
+    mine = found.life
+    _, plan = await _plan(db, mine.plan_tier, mine.plan_version)
+    paid = found.advance if found.advance and now in found.advance.span else None
+    match wish.verb:
+        case "change":
+            assert wish.plan_tier is not None
+            version, new = await _plan(db, wish.plan_tier)
+            when = wish.when or plan_change.default_when(plan, new)
+            if when == "now":
+                return plan, plan_change.change_now(mine, plan, new, version, now=now, paid=paid)
+            later = plan_change.change_at_period_end(mine, plan, new, version, now=now)
+            return plan, Changed(later)
+        case "cancel":
+            ended = life.cancel_now if wish.when == "now" else life.cancel_at_period_end
+            return plan, Changed(ended(mine, now))
+        case "uncancel":
+            return plan, Changed(life.uncancel(mine, now))
+        case "pause":
+            return plan, Changed(life.pause(mine, now))
+        case "resume":
+            return plan, life.resume(mine, plan, now=now, paid=paid)
+        case "reactivate":
+            again = life.reactivate(mine, now)
+            advance = base_fee(plan, again.plan_version, again.period(now))
+            return plan, Changed(again, _fee(advance), advance)
+
+
+def _fee(advance: Advance) -> tuple[Line, ...]:
+    line = paid_line("base_fee", advance, "base fee")
+    return (line,) if line.amount else ()
+
+
+async def _finish(
+    db: Executor,
+    address: Address,
+    subscription_id: UUID,
+    verb: str,
+    actor: str,
+    now: datetime,
+    changed: Changed,
+) -> int:
+    """What every change leaves behind besides its row; what it owes to Redis."""
+    await store.subscriptions.note(db, subscription_id, verb, actor, now, now)
+    for line in changed.lines:
+        await store.subscriptions.add_pending_line(db, subscription_id, line, now)
+    after = changed.subscription
+    details = {
+        "subscription_id": str(subscription_id),
+        "scope": address.scope,
+        "status": after.status,
+        "plan_tier": after.plan_tier,
+        "plan_version": after.plan_version,
+    }
+    await store.insert_audit_event(
+        db, f"subscription_{_PAST[verb]}", actor, details, now,
+        user_id=address.user_id, organization_id=address.organization_id,
+    )  # fmt: skip
+    held = await _held(db, address)
+    change = Superseded(
+        subscription_id, address.scope, held.user_id, held.organization_id, held.version
+    )
+    return await owe(db, change)
+
+
+_PAST = {
+    "create": "created",
+    "change": "changed",
+    "cancel": "canceled",
+    "uncancel": "uncanceled",
+    "pause": "paused",
+    "resume": "resumed",
+    "reactivate": "reactivated",
+}
