@@ -140,6 +140,13 @@ def test_an_action_leaves_behind(
         assert (changed.cancel_at, changed.pending_change) == after
 
 
+def test_a_trial_of_several_periods_is_cancelled_at_its_end() -> None:
+    trying = create(PRO, 2, start=NOW, now=NOW, trial_days=75)
+    assert trying.trial_end is not None
+    assert trying.period(NOW).end < trying.trial_end
+    assert cancel_at_period_end(trying, NOW).cancel_at == trying.trial_end
+
+
 def test_nothing_to_take_back_is_a_conflict() -> None:
     with pytest.raises(NotAllowed):
         uncancel(subscription(), NOW)
