@@ -9,7 +9,8 @@ what that period's usage type costs now, less what it cost as billed, both by it
 so tiers and bounds stay right.
 
 **Nothing is netted silently.** Credit from earlier invoices and credit that is carried forward are
-lines too: all lines sum to the total, which is never negative.
+lines too: all lines sum to the total, which is never negative. Where nothing else is charged or
+given, credit just waits.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from ledger.domain.rating import plain, rate
 
 
 class PlanInForce(msgspec.Struct, frozen=True):
-    """A plan version that usage of a period was admitted under, and when it was in force in it."""
+    """A plan version that usage of a period was admitted under, and when it was in force in it:
+    time in which the subscription was paused or had ended is left out."""
 
     plan: Plan
     version: int
@@ -74,7 +76,7 @@ class Draft(msgspec.Struct, frozen=True):
     @property
     def is_issued(self) -> bool:
         """Whether it gets a number and is sent. One whose lines are all 0 is kept, because its
-        lines account for the usage, but nobody is sent an invoice over nothing. One that sums to
+        lines account for the usage, but nobody is sent an invoice over nothing. One that comes to
         0 by credit is issued."""
         return any(line.amount for line in self.lines)
 
@@ -106,7 +108,8 @@ def draft(
             lines += _usage(one)
         lines += [line for one in late for line in _adjustment(one)]
         subtotal = _sum(lines)
-        lines += _credits(subtotal, credit)
+        if any(line.amount for line in lines):
+            lines += _credits(subtotal, credit)
         return Draft(
             currency,
             tuple(lines),

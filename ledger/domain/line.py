@@ -19,7 +19,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     """One amount of an invoice in whole minor units; negative when it is in the customer's favour.
 
     `quantity` is billable quantity, what is included in the plan as well. `unit_amount` is what
-    one more of it costs beyond the included; None where there is no one such number.
+    each unit beyond the included costs; None where no one number says so.
     """
 
     kind: LineKind

@@ -65,6 +65,8 @@ class Oracle:
 
     def bill(self, lines: list[Charged], carried: Fraction) -> Bill:
         due = sum((one.amount for one in lines), Fraction(0)) - carried
+        if not any(one.amount for one in lines):
+            return Bill(lines, Fraction(0), carried)
         if carried:
             lines = [*lines, Charged("credit", "", "", Fraction(0), -carried)]
         if due < 0:

@@ -159,6 +159,13 @@ def test_less_than_nothing_is_carried_forward_and_both_sides_are_lines() -> None
     assert third.credit_carried == 0
 
 
+def test_credit_waits_while_nothing_is_charged() -> None:
+    idle = draft("USD", [used(in_force(price(included="9")), calls="9")], credit=Decimal("5.00"))
+    assert told(idle) == [("usage", "calls", "0.00")]
+    assert (idle.total, idle.credit_carried) == (Decimal(0), Decimal("5.00"))
+    assert not idle.is_issued
+
+
 def test_nobody_is_sent_an_invoice_over_nothing() -> None:
     free = price(included="1000")
     assert not draft("USD", [used(in_force(free), calls="1000")]).is_issued

@@ -69,6 +69,15 @@ def test_two_lines_say_what_is_given_back_and_what_is_charged() -> None:
     assert {one.span for one in lines} == {Span(at, period.end)}
 
 
+def test_a_second_change_gives_back_a_share_of_what_the_first_one_charged() -> None:
+    period = month(2026, 4)
+    first, second, third = (Advance(f"plan{n}", 1, Decimal(f"{n}00.00"), period) for n in (1, 2, 3))
+    _, paid = prorated_change(first, second, utc(2026, 4, 11), "USD")
+    lines, _ = prorated_change(paid, third, utc(2026, 4, 16), "USD")
+    assert paid.amount == Decimal("133.33")
+    assert [one.amount for one in lines] == [Decimal("-100.00"), Decimal("150.00")]
+
+
 def test_without_anything_paid_only_the_rest_is_charged() -> None:
     period = month(2026, 4)
     [line], paid = prorated_change(None, Advance("pro", 1, FEE, period), utc(2026, 4, 16), "USD")

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 from msgspec.structs import replace
 
-from ledger.domain.period import Span
-from ledger.domain.plan_change import change_at_period_end, change_now, default_when
-from ledger.domain.proration import base_fee
+from ledger.domain.plan_change import change_at_period_end, change_now
 from ledger.domain.subscription import (
     Action,
     NotAllowed,
@@ -32,26 +30,18 @@ from ledger.domain.subscription import (
     uncancel,
 )
 from tests.domain.plans import make_plan
-
-NOW = datetime(2026, 4, 16, tzinfo=UTC)  # half of April
-END = datetime(2026, 5, 1, tzinfo=UTC)
-TRIAL_END = datetime(2026, 4, 20, tzinfo=UTC)
-BASIC = make_plan(tier="basic", base_fee="30.00")
-PRO = make_plan(tier="pro", base_fee="300.00")
-YEARLY = make_plan(tier="yearly", base_fee="3000.00", interval="year")
-PENDING = PendingChange("pro", 2, "month", END)
+from tests.domain.subscriptions import (
+    ADVANCE,
+    BASIC,
+    END,
+    NOW,
+    PENDING,
+    PRO,
+    TRIAL_END,
+    subscription,
+)
 
 LIVE = ("trialing", "active", "past_due", "paused")
-
-
-def subscription(status: SubscriptionStatus = "active", **changed: Any) -> Subscription:
-    one = Subscription(status, "basic", 1, "month", date(2026, 1, 1), "UTC")
-    if status == "trialing":
-        one = replace(one, anchor=TRIAL_END.date(), trial_end=TRIAL_END)
-    return replace(one, **changed)
-
-
-ADVANCE = base_fee(BASIC, 1, subscription().period(NOW))
 
 
 def to_pro(one: Subscription) -> Subscription:
@@ -140,6 +130,13 @@ def test_an_action_leaves_behind(
         assert (changed.cancel_at, changed.pending_change) == after
 
 
+def test_a_trial_of_several_periods_is_cancelled_at_its_end() -> None:
+    trying = create(PRO, 2, start=NOW, now=NOW, trial_days=75)
+    assert trying.trial_end is not None
+    assert trying.period(NOW).end < trying.trial_end
+    assert cancel_at_period_end(trying, NOW).cancel_at == trying.trial_end
+
+
 def test_nothing_to_take_back_is_a_conflict() -> None:
     with pytest.raises(NotAllowed):
         uncancel(subscription(), NOW)
@@ -171,64 +168,6 @@ def test_the_plans_trial_is_the_default_and_one_in_the_past_is_over() -> None:
 def test_a_start_in_the_future_is_refused() -> None:
     with pytest.raises(NotAllowed):
         create(PRO, 1, start=END, now=NOW)
-
-
-def test_an_upgrade_now_is_two_lines_and_the_period_stays() -> None:
-    done = change_now(subscription(), BASIC, PRO, 2, now=NOW, paid=ADVANCE)
-    assert [(one.kind, one.amount) for one in done.lines] == [
-        ("credit", Decimal("-15.00")),
-        ("proration", Decimal("150.00")),
-    ]
-    assert done.advance is not None
-    assert (done.advance.amount, done.advance.span) == (Decimal("150.00"), Span(NOW, END))
-    assert done.subscription == subscription(plan_tier="pro", plan_version=2)
-
-
-def test_a_change_within_a_trial_costs_nothing_and_the_trial_goes_on() -> None:
-    done = change_now(subscription("trialing"), BASIC, YEARLY, 1, now=NOW, paid=None)
-    assert (done.lines, done.advance) == ((), None)
-    assert (done.subscription.trial_end, done.subscription.interval) == (TRIAL_END, "year")
-    assert done.subscription.anchor == TRIAL_END.date()
-
-
-@pytest.mark.parametrize(
-    ("new", "version"),
-    [(BASIC, 1), (make_plan(tier="euro", currency="EUR"), 1)],
-)
-def test_the_plan_in_force_and_another_currency_are_refused(new: Any, version: int) -> None:
-    with pytest.raises(NotAllowed):
-        change_now(subscription(), BASIC, new, version, now=NOW, paid=ADVANCE)
-    with pytest.raises(NotAllowed):
-        change_at_period_end(subscription(), BASIC, new, version, now=NOW)
-
-
-def test_a_plan_of_another_interval_waits_for_the_periods_end() -> None:
-    with pytest.raises(NotAllowed):
-        change_now(subscription(), BASIC, YEARLY, 1, now=NOW, paid=ADVANCE)
-    assert change_at_period_end(subscription(), BASIC, YEARLY, 1, now=NOW).pending_change
-
-
-def test_asking_for_the_plan_in_force_takes_back_what_was_pending() -> None:
-    one = subscription(pending_change=PENDING)
-    assert change_at_period_end(one, BASIC, BASIC, 1, now=NOW) == subscription()
-    done = change_now(one, BASIC, BASIC, 1, now=NOW, paid=ADVANCE)
-    assert (done.subscription, done.lines) == (subscription(), ())
-
-
-def test_a_new_version_of_the_same_plan_is_a_change() -> None:
-    done = change_now(subscription(), BASIC, BASIC, 2, now=NOW, paid=ADVANCE)
-    assert done.subscription.plan_version == 2
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "when"),
-    [(BASIC, PRO, "now"), (PRO, BASIC, "period_end"), (BASIC, YEARLY, "period_end"),
-     (PRO, PRO, "period_end")],
-)  # fmt: skip
-def test_an_upgrade_is_wanted_now_and_a_downgrade_at_the_periods_end(
-    old: Any, new: Any, when: str
-) -> None:
-    assert default_when(old, new) == when
 
 
 def test_who_resumes_in_a_period_that_began_paused_pays_the_rest_of_it() -> None:
@@ -277,17 +216,6 @@ def test_who_is_paused_or_owes_is_changed_and_cancelled_all_the_same(
 def test_nothing_falls_due_after_the_end(status: SubscriptionStatus) -> None:
     one = subscription(status, cancel_at=NOW, pending_change=PENDING)
     assert fall_due(one, END) == one
-
-
-def test_years_are_counted_from_the_change_and_months_from_where_they_always_were() -> None:
-    february = datetime(2026, 2, 28, tzinfo=UTC)
-    pending = PendingChange("yearly", 1, "year", february)
-    monthly = subscription(anchor=date(2026, 1, 31), pending_change=pending)
-    yearly = fall_due(monthly, february)
-    assert (yearly.interval, yearly.anchor) == ("year", february.date())
-    assert yearly.period(february).start == february
-    back = replace(yearly, anchor=date(2024, 2, 29), pending_change=replace(PENDING, at=february))
-    assert fall_due(back, february).anchor == date(2024, 2, 29)
 
 
 def test_an_action_on_a_subscription_with_something_due_is_a_mistake_of_the_caller() -> None:

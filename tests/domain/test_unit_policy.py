@@ -65,10 +65,10 @@ def test_services_of_a_day_share_the_units_of_its_total(
 def test_another_day_and_another_user_are_totals_of_their_own() -> None:
     measured = [
         *services("7", "7"),
-        *services("7", day=date(2026, 3, 11)),
+        *services("8", day=date(2026, 3, 11)),
         *services("7", user="v"),
     ]
-    assert units(CMS, measured) == numbers("1", "0", "0", "0")
+    assert units(CMS, measured) == numbers("1", "0", "1", "0")
 
 
 @pytest.mark.parametrize(
