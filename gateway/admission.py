@@ -55,7 +55,7 @@ class Admission:
         self._pool = pool
         self._partitions = partitions
         self._enforce = enforce
-        self._lane = Lane(recorder)
+        self._lanes = [Lane(recorder)] * partitions  # by partition; one server is one lane
 
     async def record(self, events: Sequence[Event]) -> list[Answer | Problem]:
         """One answer per event, in order; each is all or nothing on its own. Events of one
@@ -99,7 +99,7 @@ class Admission:
                 all_said.set_result(None)
 
         for index, event in asked.items():
-            self._lane.submit(event, partial(done, index))
+            self._lanes[event.partition].submit(event, partial(done, index))
         if asked:
             await all_said
         return said
@@ -163,13 +163,19 @@ class Admission:
             for i, usage_id in zip(indexes, ids, strict=True)
         }
 
-    def close(self, closed: bool) -> None:
-        """While it is closed, usage is refused before anything is sent."""
-        self._lane.closed = closed
+    def spread(self) -> None:
+        """On a cluster a call holds the keys of one partition, and one server's trouble is not
+        another's: every partition has a lane of its own."""
+        self._lanes = [lane.apart() for lane in self._lanes]
+
+    def close(self, closed: Callable[[int], bool]) -> None:
+        """While its partition is closed, usage is refused before anything is sent."""
+        for partition, lane in enumerate(self._lanes):
+            lane.closed = closed(partition)
 
     def submit(self, event: Event, done: Done) -> None:
         """Sends one event; for callers who fall back to `record` when `settled` says so."""
-        self._lane.submit(event, done)
+        self._lanes[event.partition].submit(event, done)
 
     async def check(self, who: bytes, usage_type: str, units: int) -> tuple[int, CheckAnswer]:
         """What recording would answer now, and the service's time (ms)."""
@@ -213,7 +219,8 @@ class Admission:
     async def _vouch(self, partition: int, since: float) -> None:
         try:
             async with asyncio.timeout(LEDGER_S):
-                await self._loader.recover(partition, since, self._lane.acked.get(partition, "0-0"))
+                acked = self._lanes[partition].acked.get(partition, "0-0")
+                await self._loader.recover(partition, since, acked)
         except RedisUnavailable as error:
             raise _redis(error) from None
         except Superseded:

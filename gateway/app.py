@@ -27,10 +27,11 @@ from gateway.usage import Usage
 from gateway.usage_list import UsageLists
 from gateway.usage_types import UsageTypes
 from ledger import clock, db, durability
-from ledger.domain.durability import Verdict
-from ledger.durability import Watch
+from ledger.durability import Look, Watch
 from ledger.entitlements import Loader
 from ledger.settings import Settings
+from lua.cluster import Cluster
+from lua.keys import stream
 from lua.multiplexer import Multiplexer
 from lua.recorder import Recorder
 from lua.replicated import ReplicatedRecorder
@@ -57,9 +58,10 @@ class Wired(NamedTuple):
 
 def wire(settings: Settings, keys: KeySet) -> Wired:
     """Everything put together; its servers are reached when first needed."""
-    redis = Multiplexer(settings.redis_url)
+    redis = Cluster(settings.redis_url, Multiplexer)
     # Where calls wait for replicas, on their connection, nothing else must stand behind them.
-    calls = Multiplexer(settings.redis_url) if settings.durability_replicas else redis
+    apart = settings.durability_replicas > 0
+    calls = Cluster(settings.redis_url, Multiplexer) if apart else redis
     scripts = Scripts(redis)
     pool = db.pool(settings.database_url, POSTGRES_CONNECTIONS)
     loader = Loader(pool, scripts, settings.default_tier, settings.partitions)
@@ -72,12 +74,18 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
         partitions=settings.partitions,
         enforce=enforce,
     )
+    redis.when_spread(admission.spread)
     must_keep = not settings.is_dev
 
-    def judged(verdict: Verdict | None) -> None:
-        # None: it did not answer, and may be another server when it does.
-        admission.close(must_keep and (verdict is None or not verdict.kept))
-        metrics.judged(verdict)
+    def judged(look: Look | None) -> None:
+        def closed(partition: int) -> bool:
+            server = redis.name_of(stream(partition))
+            verdict = look.of.get(server) if look and server else None
+            # None: it did not answer, and may be another server when it does.
+            return verdict is None or not verdict.kept
+
+        admission.close(lambda partition: must_keep and closed(partition))
+        metrics.judged(look.verdict if look else None)
 
     judged(None)
     watch = Watch(redis, durability.wanted(settings), judged)
@@ -102,6 +110,8 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
 
     async def connections(_: web.Application) -> AsyncIterator[None]:
         await pool
+        for servers in {redis, calls}:  # before the first calls: a cluster takes others
+            await servers.look_round()
         watching = asyncio.ensure_future(watch.for_ever())
         yield
         watching.cancel()
@@ -116,7 +126,7 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
     return Wired(app, authenticator, usage, quotas)
 
 
-def _recorder(settings: Settings, redis: Multiplexer, scripts: Scripts) -> Recorder:
+def _recorder(settings: Settings, redis: Cluster[Multiplexer], scripts: Scripts) -> Recorder:
     enforce, cap = settings.quota_enforcement, settings.undrained_cap
     if replicas := settings.durability_replicas:
         return ReplicatedRecorder(redis, scripts, enforce=enforce, cap=cap, replicas=replicas)

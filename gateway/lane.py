@@ -55,6 +55,12 @@ class Lane:
         self.closed = False  # Redis keeps too little: nothing may be recorded now
         self.acked: dict[int, str] = {}  # by partition: the last stream id answered for
 
+    def apart(self) -> Lane:
+        """A lane beside this one, which knows what was answered here."""
+        lane = Lane(self._recorder)
+        lane.closed, lane.acked = self.closed, self.acked
+        return lane
+
     def submit(self, event: Event, done: Done) -> None:
         """Sends the event at the end of this tick, or with a later call when Redis is busy; one
         of them calls `done`."""

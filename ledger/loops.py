@@ -12,6 +12,7 @@ from ledger import db, store
 from ledger.drain import Drain
 from ledger.reconcile import Reconciler
 from ledger.settings import Settings
+from lua.cluster import Cluster
 from lua.connection import RedisConnection, RedisUnavailable
 from lua.scripts import Scripts
 
@@ -19,7 +20,8 @@ log = structlog.get_logger()
 
 # One piece of work: how long to rest after it.
 Once = Callable[[], Awaitable[float]]
-Begin = Callable[[Settings, db.Connection, RedisConnection], Awaitable[Once]]
+Redis = Cluster[RedisConnection]
+Begin = Callable[[Settings, db.Connection, Redis], Awaitable[Once]]
 
 IDLE_S = 0.1  # how stale a read of the ledger may be when nothing is wrong
 RECONCILE_S = 2.0  # between looks for a partition that is due
@@ -50,9 +52,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         group.create_task(_for_ever("reconcile", settings, stop, _reconcile))
 
 
-async def _drain(
-    order: int, settings: Settings, connection: db.Connection, redis: RedisConnection
-) -> Once:
+async def _drain(order: int, settings: Settings, connection: db.Connection, redis: Redis) -> Once:
     """Drains from the first partition on, or from the last (-1): two seldom meet."""
     partitions = range(settings.partitions)[::order]
     drain = Drain(connection, Scripts(redis), settings.stream_retention_seconds)
@@ -63,7 +63,7 @@ async def _drain(
     return once
 
 
-async def _reconcile(settings: Settings, connection: db.Connection, redis: RedisConnection) -> Once:
+async def _reconcile(settings: Settings, connection: db.Connection, redis: Redis) -> Once:
     reconciler = Reconciler(connection, redis, Scripts(redis), repair=True)
 
     async def once() -> float:
@@ -76,7 +76,7 @@ async def _reconcile(settings: Settings, connection: db.Connection, redis: Redis
 async def _for_ever(name: str, settings: Settings, stop: asyncio.Event, begin: Begin) -> None:
     """Does one kind of work over connections of its own. Outages are waited out: nothing is lost
     meanwhile, entries stay in the stream."""
-    redis = RedisConnection(settings.redis_url)
+    redis = Cluster(settings.redis_url, RedisConnection)
     pause = FIRST_PAUSE_S
     try:
         while not stop.is_set():
