@@ -43,7 +43,7 @@ class Admission:
     def __init__(
         self,
         scripts: Scripts,
-        recorder: Recorder,
+        recorder: Callable[[], Recorder],
         loader: Loader,
         pool: db.Pool,
         *,
@@ -55,7 +55,8 @@ class Admission:
         self._pool = pool
         self._partitions = partitions
         self._enforce = enforce
-        self._lanes = [Lane(recorder)] * partitions  # by partition; one server is one lane
+        self._recorder = recorder  # makes one for each lane
+        self._lanes = [Lane(recorder())] * partitions  # by partition; one server is one lane
 
     async def record(self, events: Sequence[Event]) -> list[Answer | Problem]:
         """One answer per event, in order; each is all or nothing on its own. Events of one
@@ -166,7 +167,7 @@ class Admission:
     def spread(self) -> None:
         """On a cluster a call holds the keys of one partition, and one server's trouble is not
         another's: every partition has a lane of its own."""
-        self._lanes = [lane.apart() for lane in self._lanes]
+        self._lanes = [lane.apart(self._recorder()) for lane in self._lanes]
 
     def close(self, closed: Callable[[int], bool]) -> None:
         """While its partition is closed, usage is refused before anything is sent."""

@@ -59,20 +59,26 @@ class Wired(NamedTuple):
 def wire(settings: Settings, keys: KeySet) -> Wired:
     """Everything put together; its servers are reached when first needed."""
     redis = Cluster(settings.redis_url, Multiplexer)
-    # Where calls wait for replicas, on their connection, nothing else must stand behind them.
-    apart = settings.durability_replicas > 0
-    calls = Cluster(settings.redis_url, Multiplexer) if apart else redis
     scripts = Scripts(redis)
     pool = db.pool(settings.database_url, POSTGRES_CONNECTIONS)
+    apart: list[Cluster[Multiplexer]] = []
+
+    def recorder() -> Recorder:
+        enforce, cap = settings.quota_enforcement, settings.undrained_cap
+        if not (replicas := settings.durability_replicas):
+            return Recorder(redis, scripts, enforce=enforce, cap=cap)
+        # Calls wait for replicas on their connection, and nothing else must stand behind them.
+        apart.append(Cluster(settings.redis_url, Multiplexer))
+        return ReplicatedRecorder(apart[-1], scripts, enforce=enforce, cap=cap, replicas=replicas)
+
     loader = Loader(pool, scripts, settings.default_tier, settings.partitions)
-    enforce = settings.quota_enforcement
     admission = Admission(
         scripts,
-        _recorder(settings, calls, scripts),
+        recorder,
         loader,
         pool,
         partitions=settings.partitions,
-        enforce=enforce,
+        enforce=settings.quota_enforcement,
     )
     redis.when_spread(admission.spread)
     must_keep = not settings.is_dev
@@ -110,13 +116,12 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
 
     async def connections(_: web.Application) -> AsyncIterator[None]:
         await pool
-        for servers in {redis, calls}:  # before the first calls: a cluster takes others
-            await servers.look_round()
+        await redis.look_round()  # before the first calls: a cluster takes others
         watching = asyncio.ensure_future(watch.for_ever())
         yield
         watching.cancel()
-        await calls.close()
-        await redis.close()
+        for servers in (redis, *apart):
+            await servers.close()
         try:
             await asyncio.wait_for(pool.close(), 2)
         except TimeoutError:
@@ -124,13 +129,6 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
 
     app.cleanup_ctx.append(connections)
     return Wired(app, authenticator, usage, quotas)
-
-
-def _recorder(settings: Settings, redis: Cluster[Multiplexer], scripts: Scripts) -> Recorder:
-    enforce, cap = settings.quota_enforcement, settings.undrained_cap
-    if replicas := settings.durability_replicas:
-        return ReplicatedRecorder(redis, scripts, enforce=enforce, cap=cap, replicas=replicas)
-    return Recorder(redis, scripts, enforce=enforce, cap=cap)
 
 
 class _Api:

@@ -55,9 +55,9 @@ class Lane:
         self.closed = False  # Redis keeps too little: nothing may be recorded now
         self.acked: dict[int, str] = {}  # by partition: the last stream id answered for
 
-    def apart(self) -> Lane:
+    def apart(self, recorder: Recorder) -> Lane:
         """A lane beside this one, which knows what was answered here."""
-        lane = Lane(self._recorder)
+        lane = Lane(recorder)
         lane.closed, lane.acked = self.closed, self.acked
         return lane
 

@@ -4,7 +4,9 @@ in one step, or nothing. Everything is read and decided before the first write; 
 can fail, because a Lua error would leave the writes before it in place.
 
 A call may hold events of several partitions, all on one server: what a call costs by itself is
-then shared by all that came in the same moment. A cluster would call each slot by itself.
+then shared by all that came in the same moment. On a cluster a call holds those of one partition.
+There, while a slot is being moved key by key, nothing is recorded, because KEYS[3] never exists: a
+cluster refuses a call whose keys are not all there. Else receipts that have gone ahead would be missed.
 
 KEYS[1] stream
 KEYS[2] meta

@@ -51,8 +51,7 @@ class Scripts:
     async def record(
         self, events: Sequence[Event], *, enforce: bool, cap: int, touch: bool = False
     ) -> Recorded:
-        """Decides the events in order and records those admitted. Their partitions must be on
-        this connection's server (in a cluster: in one slot)."""
+        """Decides the events in order and records those admitted; on a cluster of one partition."""
         return await self.run_record(RecordCall(events), enforce=enforce, cap=cap, touch=touch)
 
     async def run_record(
