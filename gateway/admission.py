@@ -60,7 +60,8 @@ class Admission:
 
     async def record(self, events: Sequence[Event]) -> list[Answer | Problem]:
         """One answer per event, in order; each is all or nothing on its own. Events of one
-        subject are decided in the order given, unless Redis has forgotten the script meanwhile."""
+        subject are decided in the order given, unless Redis has forgotten the script meanwhile or
+        moved the partition."""
         asked: dict[int, Event] = dict(enumerate(events))
         answers: dict[int, Answer | Problem] = {}
         for _ in range(ROUNDS):

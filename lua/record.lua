@@ -5,8 +5,9 @@ can fail, because a Lua error would leave the writes before it in place.
 
 A call may hold events of several partitions, all on one server: what a call costs by itself is
 then shared by all that came in the same moment. On a cluster a call holds those of one partition.
-There, while a slot is being moved key by key, nothing is recorded, because KEYS[3] never exists: a
-cluster refuses a call whose keys are not all there. Else receipts that have gone ahead would be missed.
+There, while a slot is being moved key by key, every call is refused before it is run, because KEYS[3]
+never exists, and a cluster runs a call only where all of its keys are. The hashes of receipts, which
+it is not told of, may be on either side.
 
 KEYS[1] stream
 KEYS[2] meta

@@ -16,7 +16,7 @@ from ledger.reconcile import Reconciler
 from ledger.settings import Settings
 from lua import keys
 from tests.cluster.conftest import EACH, PARTITIONS, USERS, ready, start, under_load, usage
-from tests.cluster.nodes import Node, Nodes
+from tests.cluster.nodes import NODE_TIMEOUT_MS, Node, Nodes
 from tests.conftest import Service, Services
 from tests.flow.invariants import Told, check
 
@@ -88,6 +88,8 @@ async def test_a_server_that_is_lost_stops_its_own_partitions_and_nothing_else(
     lost = nodes.primaries[1]
     mine = nodes.partitions_of(lost, PARTITIONS)
     async with without_failover(nodes), under_load(service) as callers:
+        for node in nodes.every:  # nobody says that it has failed: it just does not answer
+            await node.ask("CONFIG SET", "cluster-node-timeout", 60_000)
         lost.kill()
         await lost.wait()
         await callers.until_taken(lambda one: one not in mine)
@@ -106,6 +108,8 @@ async def test_a_server_that_is_lost_stops_its_own_partitions_and_nothing_else(
         assert any(f"redis {lost.address}: no connection" in one for one in found)
         assert any("no server answers for partitions" in one for one in found)
         await lost.start()
+        for node in nodes.every:
+            await node.ask("CONFIG SET", "cluster-node-timeout", NODE_TIMEOUT_MS)
     assert not callers.seen.keys() - {"201", "503 not_recorded", "503 unknown"}
     await nodes.until_whole()
 
@@ -167,9 +171,9 @@ async def with_setting(node: Node, name: str, value: str) -> AsyncIterator[None]
 @asynccontextmanager
 async def without_failover(nodes: Nodes) -> AsyncIterator[None]:
     """As `default` wants it: no replica is promoted by itself."""
-    for node in nodes.replicas:
-        await node.ask("CONFIG SET", "cluster-replica-no-failover", "yes")
     try:
+        for node in nodes.replicas:
+            await node.ask("CONFIG SET", "cluster-replica-no-failover", "yes")
         yield
     finally:
         for node in nodes.replicas:
