@@ -18,6 +18,7 @@ from gateway.accounts import Accounts
 from gateway.admission import Admission
 from gateway.auth import Authenticator, Principal
 from gateway.dev.tokens import DEV_ISSUER
+from gateway.lane import Lanes
 from gateway.probes import Probes
 from gateway.problems import CONTENT_TYPE, Kind, Problem
 from gateway.quotas import Quotas
@@ -71,16 +72,17 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
         apart.append(Cluster(settings.redis_url, Multiplexer))
         return ReplicatedRecorder(apart[-1], scripts, enforce=enforce, cap=cap, replicas=replicas)
 
+    lanes = Lanes(recorder, settings.partitions)
+    redis.when_spread(lanes.spread)
     loader = Loader(pool, scripts, settings.default_tier, settings.partitions)
     admission = Admission(
         scripts,
-        recorder,
+        lanes,
         loader,
         pool,
         partitions=settings.partitions,
         enforce=settings.quota_enforcement,
     )
-    redis.when_spread(admission.spread)
     must_keep = not settings.is_dev
 
     def judged(look: Look | None) -> None:
@@ -90,7 +92,7 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
             # None: it did not answer, and may be another server when it does.
             return verdict is None or not verdict.kept
 
-        admission.close(lambda partition: must_keep and closed(partition))
+        lanes.close(lambda partition: must_keep and closed(partition))
         metrics.judged(look.verdict if look else None)
 
     judged(None)

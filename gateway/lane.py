@@ -156,6 +156,25 @@ class Lane:
             _tell(one, _late())
 
 
+class Lanes:
+    """The lane of each partition: one for all on one server, one for each on a cluster. `recorder`
+    makes one for each lane."""
+
+    def __init__(self, recorder: Callable[[], Recorder], partitions: int) -> None:
+        self._recorder = recorder
+        self.of = [Lane(recorder())] * partitions
+
+    def spread(self) -> None:
+        """On a cluster a call holds the keys of one partition, and one server's trouble is not
+        another's."""
+        self.of = [lane.apart(self._recorder()) for lane in self.of]
+
+    def close(self, closed: Callable[[int], bool]) -> None:
+        """While its partition is closed, usage is refused before anything is sent."""
+        for partition, lane in enumerate(self.of):
+            lane.closed = closed(partition)
+
+
 def _tell(one: _Waiting, said: Answer | BaseException) -> None:
     """One caller's own trouble must not take the others' answers from them."""
     try:

@@ -102,8 +102,9 @@ async def test_a_server_that_is_lost_stops_its_own_partitions_and_nothing_else(
         assert int(headers["Retry-After"]) >= 1
         counted = "SELECT COUNT(*) FROM usage_records WHERE partition <> ALL($1)"
         before = await service.sql.fetchval(counted, mine)
-        while await service.sql.fetchval(counted, mine) == before:
-            await callers.until_taken(lambda one: one not in mine)
+        async with asyncio.timeout(20):
+            while await service.sql.fetchval(counted, mine) == before:
+                await callers.until_taken(lambda one: one not in mine)
         found = [one.line async for one in doctor.examine(service.settings)]
         assert any(f"redis {lost.address}: no connection" in one for one in found)
         assert any("no server answers for partitions" in one for one in found)
