@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from gateway.lane import Done, Lane
+from gateway.lane import Done, Lanes
 from gateway.problems import Kind, Problem, unavailable
 from ledger import db, store
 from ledger.domain.usage import ms_of
@@ -23,7 +23,6 @@ from ledger.entitlements import Loader, NoDefaultTier, NotLoaded, OrganizationMi
 from ledger.recovery import Superseded
 from lua.connection import RedisUnavailable
 from lua.keys import partition_of, pool_of
-from lua.recorder import Recorder
 from lua.scripts import Scripts
 from lua.types import Answer, CheckAnswer, Event, Fenced, LookedUp, Missing, Outcome, QuotaHashes
 
@@ -43,7 +42,7 @@ class Admission:
     def __init__(
         self,
         scripts: Scripts,
-        recorder: Recorder,
+        lanes: Lanes,
         loader: Loader,
         pool: db.Pool,
         *,
@@ -55,11 +54,12 @@ class Admission:
         self._pool = pool
         self._partitions = partitions
         self._enforce = enforce
-        self._lane = Lane(recorder)
+        self._lanes = lanes
 
     async def record(self, events: Sequence[Event]) -> list[Answer | Problem]:
         """One answer per event, in order; each is all or nothing on its own. Events of one
-        subject are decided in the order given, unless Redis has forgotten the script meanwhile."""
+        subject are decided in the order given, unless Redis has forgotten the script meanwhile or
+        moved the partition."""
         asked: dict[int, Event] = dict(enumerate(events))
         answers: dict[int, Answer | Problem] = {}
         for _ in range(ROUNDS):
@@ -99,7 +99,7 @@ class Admission:
                 all_said.set_result(None)
 
         for index, event in asked.items():
-            self._lane.submit(event, partial(done, index))
+            self._lanes.of[event.partition].submit(event, partial(done, index))
         if asked:
             await all_said
         return said
@@ -163,13 +163,9 @@ class Admission:
             for i, usage_id in zip(indexes, ids, strict=True)
         }
 
-    def close(self, closed: bool) -> None:
-        """While it is closed, usage is refused before anything is sent."""
-        self._lane.closed = closed
-
     def submit(self, event: Event, done: Done) -> None:
         """Sends one event; for callers who fall back to `record` when `settled` says so."""
-        self._lane.submit(event, done)
+        self._lanes.of[event.partition].submit(event, done)
 
     async def check(self, who: bytes, usage_type: str, units: int) -> tuple[int, CheckAnswer]:
         """What recording would answer now, and the service's time (ms)."""
@@ -213,7 +209,8 @@ class Admission:
     async def _vouch(self, partition: int, since: float) -> None:
         try:
             async with asyncio.timeout(LEDGER_S):
-                await self._loader.recover(partition, since, self._lane.acked.get(partition, "0-0"))
+                acked = self._lanes.of[partition].acked.get(partition, "0-0")
+                await self._loader.recover(partition, since, acked)
         except RedisUnavailable as error:
             raise _redis(error) from None
         except Superseded:

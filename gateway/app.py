@@ -17,6 +17,7 @@ from gateway.auth import Authenticator
 from gateway.dev.tokens import DEV_ISSUER
 from gateway.handlers import Handlers
 from gateway.http import MAX_BODY
+from gateway.lane import Lanes
 from gateway.probes import Probes
 from gateway.problems import CONTENT_TYPE, Kind, Problem
 from gateway.quotas import Quotas
@@ -28,12 +29,13 @@ from gateway.usage import Usage
 from gateway.usage_list import UsageLists
 from gateway.usage_types import UsageTypes
 from ledger import clock, db, durability
-from ledger.domain.durability import Verdict
-from ledger.durability import Watch
+from ledger.durability import Look, Watch
 from ledger.entitlements import Loader
 from ledger.settings import Settings
 from ledger.subscriptions import Subscriptions as Lifecycle
 from ledger.supersede import Superseder
+from lua.cluster import Cluster
+from lua.keys import stream
 from lua.multiplexer import Multiplexer
 from lua.recorder import Recorder
 from lua.replicated import ReplicatedRecorder
@@ -57,27 +59,41 @@ class Wired(NamedTuple):
 
 def wire(settings: Settings, keys: KeySet) -> Wired:
     """Everything put together; its servers are reached when first needed."""
-    redis = Multiplexer(settings.redis_url)
-    # Where calls wait for replicas, on their connection, nothing else must stand behind them.
-    calls = Multiplexer(settings.redis_url) if settings.durability_replicas else redis
+    redis = Cluster(settings.redis_url, Multiplexer)
     scripts = Scripts(redis)
     pool = db.pool(settings.database_url, POSTGRES_CONNECTIONS)
+    apart: list[Cluster[Multiplexer]] = []
+
+    def recorder() -> Recorder:
+        enforce, cap = settings.quota_enforcement, settings.undrained_cap
+        if not (replicas := settings.durability_replicas):
+            return Recorder(redis, scripts, enforce=enforce, cap=cap)
+        # Calls wait for replicas on their connection, and nothing else must stand behind them.
+        apart.append(Cluster(settings.redis_url, Multiplexer))
+        return ReplicatedRecorder(apart[-1], scripts, enforce=enforce, cap=cap, replicas=replicas)
+
+    lanes = Lanes(recorder, settings.partitions)
+    redis.when_spread(lanes.spread)
     loader = Loader(pool, scripts, settings.default_tier, settings.partitions)
-    enforce = settings.quota_enforcement
     admission = Admission(
         scripts,
-        _recorder(settings, calls, scripts),
+        lanes,
         loader,
         pool,
         partitions=settings.partitions,
-        enforce=enforce,
+        enforce=settings.quota_enforcement,
     )
     must_keep = not settings.is_dev
 
-    def judged(verdict: Verdict | None) -> None:
-        # None: it did not answer, and may be another server when it does.
-        admission.close(must_keep and (verdict is None or not verdict.kept))
-        metrics.judged(verdict)
+    def judged(look: Look | None) -> None:
+        def closed(partition: int) -> bool:
+            server = redis.name_of(stream(partition))
+            verdict = look.of.get(server) if look and server else None
+            # None: it did not answer, and may be another server when it does.
+            return verdict is None or not verdict.kept
+
+        lanes.close(lambda partition: must_keep and closed(partition))
+        metrics.judged(look.verdict if look else None)
 
     judged(None)
     watch = Watch(redis, durability.wanted(settings), judged)
@@ -110,11 +126,12 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
 
     async def connections(_: web.Application) -> AsyncIterator[None]:
         await pool
+        await redis.look_round()  # before the first calls: a cluster takes others
         watching = asyncio.ensure_future(watch.for_ever())
         yield
         watching.cancel()
-        await calls.close()
-        await redis.close()
+        for servers in (redis, *apart):
+            await servers.close()
         try:
             await asyncio.wait_for(pool.close(), 2)
         except TimeoutError:
@@ -122,13 +139,6 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
 
     app.cleanup_ctx.append(connections)
     return Wired(app, authenticator, usage, quotas)
-
-
-def _recorder(settings: Settings, redis: Multiplexer, scripts: Scripts) -> Recorder:
-    enforce, cap = settings.quota_enforcement, settings.undrained_cap
-    if replicas := settings.durability_replicas:
-        return ReplicatedRecorder(redis, scripts, enforce=enforce, cap=cap, replicas=replicas)
-    return Recorder(redis, scripts, enforce=enforce, cap=cap)
 
 
 @web.middleware

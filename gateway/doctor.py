@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Literal
 
 import asyncpg
@@ -13,6 +13,7 @@ from ledger import db, durability, loops, migrate, settings, store
 from ledger.domain.durability import judge
 from ledger.domain.usage import ms_of
 from lua import keys
+from lua.cluster import Cluster
 from lua.connection import RedisUnavailable
 from lua.multiplexer import Multiplexer
 from lua.standing import floor, standing
@@ -48,40 +49,45 @@ async def doctor(environ: Mapping[str, str] = os.environ) -> int:
 
 async def examine(config: settings.Settings) -> AsyncIterator[Finding]:
     """Everything that is checked, in the order in which one mends it."""
-    redis = Multiplexer(config.redis_url)
+    redis = Cluster(config.redis_url, Multiplexer)
     try:
-        redis_ms: int | None = None
-        try:
-            redis_ms = await _redis_time(redis)
-            async for finding in _redis(redis, config):
-                yield finding
-        except RedisUnavailable as error:
-            cause = error.__cause__ or error
-            yield Finding(
-                "problem", f"redis: {error} ({cause}); is REDIS_URL right and Redis running?"
-            )
-        async for finding in _postgres(config, redis, redis_ms):
+        times: list[int] = []
+        servers = await redis.primaries()
+        for name, server in servers.items():
+            name = name if len(servers) == 1 else f"redis {name}"
+            try:
+                times.append(await _redis_time(server))
+                async for finding in _redis(name, server, config):
+                    yield finding
+            except RedisUnavailable as error:
+                cause = error.__cause__ or error
+                yield Finding(
+                    "problem", f"{name}: {error} ({cause}); is REDIS_URL right and Redis running?"
+                )
+        async for finding in _postgres(config, redis, times):
             yield finding
     finally:
         await redis.close()
 
 
-async def _redis(redis: Multiplexer, config: settings.Settings) -> AsyncIterator[Finding]:
+async def _redis(
+    name: str, redis: Multiplexer, config: settings.Settings
+) -> AsyncIterator[Finding]:
     info = await durability.info(redis)
     version = info.get("valkey_version") or info.get("redis_version", "0.0")
     if tuple(map(int, version.split(".")[:2])) < OLDEST_REDIS:
-        yield Finding("problem", f"redis: version {version} is too old; 7.0 or newer is needed")
+        yield Finding("problem", f"{name}: version {version} is too old; 7.0 or newer is needed")
     else:
-        yield Finding("ok", f"redis: answers, version {version}")
+        yield Finding("ok", f"{name}: answers, version {version}")
     wanted = durability.wanted(config)
     verdict = judge(await durability.observe(redis), wanted)
     for one in verdict.weaknesses:
         below = one.stops or one.leaves < wanted.profile
-        yield Finding("problem" if below else "warning", one.line)
+        yield Finding("problem" if below else "warning", one.line.replace("redis:", f"{name}:", 1))
 
 
 async def _postgres(
-    config: settings.Settings, redis: Multiplexer, redis_ms: int | None
+    config: settings.Settings, redis: Cluster[Multiplexer], times: Sequence[int]
 ) -> AsyncIterator[Finding]:
     try:
         connection = await db.connect(config.database_url)
@@ -109,7 +115,7 @@ async def _postgres(
             yield Finding("problem", f"postgres: {missing[0]} is not applied; ./run migrate")
             return
         yield Finding("ok", "postgres: every migration is applied")
-        async for finding in _together(config, connection, redis, redis_ms):
+        async for finding in _together(config, connection, redis, times):
             yield finding
     except migrate.MigrationError as error:
         yield Finding("problem", f"postgres: {error}")
@@ -120,8 +126,8 @@ async def _postgres(
 async def _together(
     config: settings.Settings,
     connection: db.Connection,
-    redis: Multiplexer,
-    redis_ms: int | None,
+    redis: Cluster[Multiplexer],
+    times: Sequence[int],
 ) -> AsyncIterator[Finding]:
     """What only shows when both are looked at."""
     try:
@@ -131,9 +137,10 @@ async def _together(
         return
     if await store.newest_plan(connection, config.default_tier) is None:
         yield Finding("problem", "BILLING_TIER_DEFAULT: names a plan that is not in the catalogue")
-    if redis_ms is None:
+    if not times:
         return
-    skew = abs(redis_ms - ms_of(await connection.fetchval("SELECT clock_timestamp()")))
+    now = ms_of(await connection.fetchval("SELECT clock_timestamp()"))
+    skew = max(abs(one - now) for one in times)
     if skew > SKEW_WARNING_MS:
         level: Level = "problem" if skew > SKEW_PROBLEM_MS else "warning"
         yield Finding(level, f"clocks: Redis and Postgres are {skew // 1000} s apart; check NTP")
@@ -143,15 +150,28 @@ async def _together(
         yield finding
 
 
-async def _partitions(connection: db.Connection, redis: Multiplexer) -> AsyncIterator[Finding]:
-    lag, foreign, gaps = 0, [], []
+async def _partitions(
+    connection: db.Connection, redis: Cluster[Multiplexer]
+) -> AsyncIterator[Finding]:
+    lag, foreign, gaps, silent = 0, [], [], []
     for row in await store.cursors(connection):
-        partition = await standing(redis, row.partition)
+        try:
+            partition = await standing(redis, row.partition)
+            end = await floor(redis, row.partition)
+        except RedisUnavailable:
+            silent.append(str(row.partition))
+            continue
         lag += partition.undrained
         if partition.replid not in (None, row.replid):
             foreign.append(str(row.partition))
-        if keys.before(row.last_id, await floor(redis, row.partition)):
+        if keys.before(row.last_id, end):
             gaps.append(str(row.partition))
+    if silent:
+        yield Finding(
+            "problem",
+            f"redis: no server answers for partitions {', '.join(silent)}; their accounts are "
+            "refused until one does",
+        )
     if foreign:
         yield Finding(
             "problem",

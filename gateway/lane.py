@@ -55,6 +55,12 @@ class Lane:
         self.closed = False  # Redis keeps too little: nothing may be recorded now
         self.acked: dict[int, str] = {}  # by partition: the last stream id answered for
 
+    def apart(self, recorder: Recorder) -> Lane:
+        """A lane beside this one, which knows what was answered here."""
+        lane = Lane(recorder)
+        lane.closed, lane.acked = self.closed, self.acked
+        return lane
+
     def submit(self, event: Event, done: Done) -> None:
         """Sends the event at the end of this tick, or with a later call when Redis is busy; one
         of them calls `done`."""
@@ -148,6 +154,25 @@ class Lane:
             self._look_soon()
         for one in late:
             _tell(one, _late())
+
+
+class Lanes:
+    """The lane of each partition: one for all on one server, one for each on a cluster. `recorder`
+    makes one for each lane."""
+
+    def __init__(self, recorder: Callable[[], Recorder], partitions: int) -> None:
+        self._recorder = recorder
+        self.of = [Lane(recorder())] * partitions
+
+    def spread(self) -> None:
+        """On a cluster a call holds the keys of one partition, and one server's trouble is not
+        another's."""
+        self.of = [lane.apart(self._recorder()) for lane in self.of]
+
+    def close(self, closed: Callable[[int], bool]) -> None:
+        """While its partition is closed, usage is refused before anything is sent."""
+        for partition, lane in enumerate(self.of):
+            lane.closed = closed(partition)
 
 
 def _tell(one: _Waiting, said: Answer | BaseException) -> None:

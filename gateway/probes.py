@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -14,12 +16,16 @@ from ledger.domain.durability import Profile
 from ledger.durability import Watch
 from ledger.reconcile.findings import INVARIANTS
 from lua import keys
+from lua.cluster import Cluster
 from lua.connection import RedisUnavailable
 from lua.multiplexer import Multiplexer
 from lua.standing import floor, standing
 
 LAGGING_ENTRIES = 50_000  # about what a ledger drains in two seconds
 POSTGRES_PATIENCE_S = 1.0
+
+
+T = TypeVar("T")
 
 
 class Durability(msgspec.Struct, kw_only=True):
@@ -40,11 +46,34 @@ class Ready(msgspec.Struct, kw_only=True, omit_defaults=True):
     reasons: list[str] = []
 
 
+class _Partitions:
+    """How the partitions in Redis are; one that is not served takes no usage."""
+
+    def __init__(self) -> None:
+        self.undrained = 0
+        self.served: list[int] = []
+        self.fenced: list[int] = []
+        self.silent: dict[tuple[str, str], list[int]] = defaultdict(list)  # by server and reason
+
+    def reasons(self) -> Iterator[str]:
+        if self.fenced:
+            which = f": {_named(self.fenced)}" if self.served else ""
+            yield f"redis has not been vouched for by the ledger yet{which}"
+        for (server, reason), partitions in self.silent.items():
+            yield f"redis {server}: {reason}; {_named(partitions)} take no usage"
+
+
 class Probes:
     """`must_keep`: whether usage is taken only while Redis keeps the durability that is set."""
 
     def __init__(
-        self, redis: Multiplexer, pool: db.Pool, partitions: int, watch: Watch, *, must_keep: bool
+        self,
+        redis: Cluster[Multiplexer],
+        pool: db.Pool,
+        partitions: int,
+        watch: Watch,
+        *,
+        must_keep: bool,
     ) -> None:
         self._redis = redis
         self._pool = pool
@@ -58,17 +87,15 @@ class Probes:
         unready = False
         lag: int | None = None
         in_force = Profile.UNKNOWN
-        floors: list[str] = []
+        floors: dict[int, str] = {}
         try:
-            verdict = await self._watch.look()  # first: it also says so when Redis is away
+            look = await self._watch.look()  # first: it also says so when Redis is away
             floors = await self._floors()  # before the cursors, which run ahead of them
-            lag, vouched = await self._lag()
-            in_force = verdict.in_force
-            if not vouched:
-                reasons.append("redis has not been vouched for by the ledger yet")
-            reasons += verdict.reasons
-            below = self._must_keep and not verdict.kept
-            unready = not vouched or verdict.stopped or below
+            partitions = await self._partitions_of_redis()
+            lag, in_force = partitions.undrained, look.verdict.in_force
+            reasons += [*partitions.reasons(), *look.verdict.reasons]
+            below = self._must_keep and not any(one and one.kept for one in look.of.values())
+            unready = not partitions.served or look.verdict.stopped or below
         except RedisUnavailable as error:
             unready = True
             reasons.append(str(error))
@@ -88,20 +115,47 @@ class Probes:
             reasons=reasons,
         )
 
-    async def _lag(self) -> tuple[int, bool]:
-        """Undrained entries, and whether every partition vouches for the server that answers."""
-        info = await self._redis.run("INFO", "replication")
-        partitions = await asyncio.gather(
-            *(standing(self._redis, one) for one in range(self._partitions))
+    async def _partitions_of_redis(self) -> _Partitions:
+        """How the partitions are. Raises `RedisUnavailable` when none answers."""
+        servers = await self._redis.primaries()
+        infos = await asyncio.gather(
+            *(one.run("INFO", "replication") for one in servers.values()), return_exceptions=True
         )
-        lag = sum(one.undrained for one in partitions)
-        metrics.LAG.set(lag)
-        found = re.search(rb"master_replid:([0-9a-f]+)", info)
-        replid = found.group(1).decode() if found else None
-        return lag, all(one.replid == replid for one in partitions)
+        replids = dict(zip(servers, map(_replid, infos), strict=True))
+        found = _Partitions()
+        for partition, said in (await self._each(standing)).items():
+            name = self._redis.name_of(keys.stream(partition))
+            if isinstance(said, RedisUnavailable):
+                found.silent[name or "", str(said)].append(partition)
+                continue
+            found.undrained += said.undrained
+            vouched = name is not None and said.replid == replids.get(name)
+            (found.served if vouched else found.fenced).append(partition)
+        metrics.LAG.set(found.undrained)
+        return found
 
-    async def _floors(self) -> list[str]:
-        return await asyncio.gather(*(floor(self._redis, one) for one in range(self._partitions)))
+    async def _floors(self) -> dict[int, str]:
+        """Of the partitions whose server answers."""
+        said = await self._each(floor)
+        return {one: end for one, end in said.items() if not isinstance(end, RedisUnavailable)}
+
+    async def _each(
+        self, ask: Callable[[Cluster[Multiplexer], int], Awaitable[T]]
+    ) -> dict[int, T | RedisUnavailable]:
+        """What each partition says. Raises `RedisUnavailable` when none does."""
+        partitions = range(self._partitions)
+        said = await asyncio.gather(
+            *(ask(self._redis, one) for one in partitions), return_exceptions=True
+        )
+        found: dict[int, T | RedisUnavailable] = {}
+        for partition, one in zip(partitions, said, strict=True):
+            if isinstance(one, BaseException) and not isinstance(one, RedisUnavailable):
+                raise one
+            found[partition] = one
+        silent = [one for one in found.values() if isinstance(one, RedisUnavailable)]
+        if len(silent) == len(found):
+            raise silent[0]
+        return found
 
     async def _ask_ledger(self) -> tuple[int, list[store.Cursor]] | None:
         """How much does not agree and was not repaired, as the ledger last saw it, and how far each
@@ -118,11 +172,23 @@ class Probes:
         return sum(one.standing for one in found), cursors
 
 
-def _reasons(found: int, cursors: Sequence[store.Cursor], floors: Sequence[str]) -> Iterator[str]:
+def _named(partitions: Sequence[int]) -> str:
+    return f"partitions {', '.join(map(str, partitions))}"
+
+
+def _replid(info: Any) -> str | None:
+    """None where the server did not answer."""
+    found = re.search(rb"master_replid:([0-9a-f]+)", info) if isinstance(info, bytes) else None
+    return found.group(1).decode() if found else None
+
+
+def _reasons(
+    found: int, cursors: Sequence[store.Cursor], floors: Mapping[int, str]
+) -> Iterator[str]:
     """What the ledger says that needs care."""
     if found:
         yield f"reconcile found {found} disagreements: ./run reconcile lists them"
-    behind = zip(cursors, floors, strict=False)  # no floors while Redis is down
+    behind = [(row, floors[row.partition]) for row in cursors if row.partition in floors]
     gaps = [str(row.partition) for row, end in behind if keys.before(row.last_id, end)]
     if gaps:
         yield (

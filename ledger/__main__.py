@@ -10,6 +10,7 @@ import structlog
 import uvloop
 
 from ledger import db, durability, logs, loops, migrate, settings
+from lua.cluster import Cluster
 from lua.multiplexer import Multiplexer
 
 log = structlog.get_logger()
@@ -35,7 +36,7 @@ async def main(config: settings.Settings) -> int:
         print(f"ledger: Postgres does not answer ({type(error).__name__})", file=sys.stderr)
         return 1
     log.info("ledger_started", partitions=config.partitions)
-    redis = Multiplexer(config.redis_url)
+    redis = Cluster(config.redis_url, Multiplexer)
     watching = asyncio.ensure_future(durability.Watch(redis, durability.wanted(config)).for_ever())
     # Never a reason not to drain: what such a server holds is safer in Postgres.
     await loops.run(config, stop)

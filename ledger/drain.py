@@ -65,11 +65,8 @@ class Drain:
 
     async def run_once(self, partitions: Iterable[int]) -> int:
         """Drains one batch of each partition that has entries; returns how many entries."""
-        waiting = await asyncio.gather(*(self._waiting(partition) for partition in partitions))
         entries = 0
-        for partition in waiting:
-            if partition is None:
-                continue
+        for partition in await self._with_work(partitions):
             try:
                 entries += await self.partition(partition)
             except db.UNAVAILABLE:
@@ -77,27 +74,35 @@ class Drain:
             except (DrainStopped, Superseded, db.PostgresError) as error:
                 self._stop(partition, error, STOPPED_S)
             except RedisUnavailable as error:
-                if error.outcome_unknown:
-                    raise
                 self._stop(partition, error, REFUSED_S)
         return entries
 
-    async def _waiting(self, partition: int) -> int | None:
-        """The partition if it has something to do: entries, or a server to be vouched for.
-        Spares an idle ledger sixteen transactions every tick."""
-        if self._resume_at.get(partition, 0) > clock.monotonic():
-            return None
+    async def _with_work(self, partitions: Iterable[int]) -> list[int]:
+        """Those that have something to do: entries, or a server to be vouched for. Spares an idle
+        ledger sixteen transactions every tick. Raises `RedisUnavailable` when no server answers."""
+        now = clock.monotonic()
+        asked = [one for one in partitions if self._resume_at.get(one, 0) <= now]
+        said = await asyncio.gather(*map(self._has_work, asked), return_exceptions=True)
+        silent = [one for one in said if isinstance(one, RedisUnavailable) and one.outcome_unknown]
+        if silent and len(silent) == len(said):
+            raise silent[0]
+        found = []
+        for partition, one in zip(asked, said, strict=True):
+            if isinstance(one, RedisUnavailable):
+                self._stop(partition, one, REFUSED_S)
+            elif isinstance(one, BaseException):
+                raise one
+            elif one:
+                found.append(partition)
+        return found
+
+    async def _has_work(self, partition: int) -> bool:
+        after = self._seen.get(partition, "0-0")
         try:
-            after = self._seen.get(partition, "0-0")
             tail = await self._scripts.read(partition, after=after, count=1)
         except Fenced:
-            return partition
-        except RedisUnavailable as error:
-            if error.outcome_unknown:
-                raise
-            self._stop(partition, error, REFUSED_S)
-            return None
-        return partition if tail.entries or keys.before(after, tail.floor) else None
+            return True
+        return bool(tail.entries) or keys.before(after, tail.floor)
 
     def _stop(self, partition: int, error: Exception, pause_s: float) -> None:
         """The others go on; this one is tried again in case somebody has mended it."""

@@ -1,14 +1,17 @@
-"""Looks at the Redis server every few seconds: does it keep what DURABILITY promises?"""
+"""Looks at the Redis servers every few seconds: do they keep what DURABILITY promises?"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
+import msgspec
 import structlog
 
-from ledger.domain.durability import Profile, Server, Verdict, Wanted, judge, refusal
+from ledger.domain.durability import Profile, Server, Verdict, Wanted, judge, refusal, worst
 from ledger.settings import Settings
+from lua.cluster import Cluster
 from lua.connection import RedisUnavailable
 from lua.multiplexer import Multiplexer
 
@@ -19,40 +22,53 @@ RETRY_S = 0.2  # while it does not answer: who comes back may be another one
 _SETTINGS = ("appendfsync", "no-appendfsync-on-rewrite", "repl-backlog-ttl")
 
 
+class Servers(Protocol):
+    """What is looked at; `lua.cluster.Cluster` is one."""
+
+    async def primaries(self) -> Mapping[str, Multiplexer]: ...
+
+
+class Look(msgspec.Struct, frozen=True):
+    """What the servers are worth at one moment: each by name, None where it did not answer, and
+    all of them together."""
+
+    of: Mapping[str, Verdict | None]
+    verdict: Verdict
+
+
 class Watch:
-    """Judges the server; `judged` is told each verdict, and None when the server did not answer."""
+    """Judges the servers; `judged` is told each look, and None when no server answered."""
 
     def __init__(
         self,
-        redis: Multiplexer,
+        redis: Servers,
         wanted: Wanted,
-        judged: Callable[[Verdict | None], None] = lambda verdict: None,
+        judged: Callable[[Look | None], None] = lambda look: None,
     ) -> None:
         self._redis = redis
         self.wanted = wanted
         self._judged = judged
-        self._before: Server | None = None
+        self._before: dict[str, Server] = {}
         self._reasons: list[str] = []  # as last logged
 
-    async def look(self) -> Verdict:
-        """The verdict of this moment. Raises `RedisUnavailable`."""
+    async def look(self) -> Look:
+        """The verdicts of this moment. Raises `RedisUnavailable` when no server answers."""
         try:
-            found = await observe(self._redis)
+            found = await look(self._redis, self.wanted, self._before)
         except RedisUnavailable:
             self._judged(None)
             raise
-        self._before = found.after(self._before)
-        verdict = judge(self._before, self.wanted)
-        self._log(verdict)
-        self._judged(verdict)
-        return verdict
+        self._log(found.verdict)
+        self._judged(found)
+        return found
 
     async def for_ever(self) -> None:
         """Looks again and again, until cancelled."""
         while True:
             pause = LOOK_S
             try:
-                await self.look()
+                if None in (await self.look()).of.values():
+                    pause = RETRY_S
             except RedisUnavailable:
                 pause = RETRY_S
             except Exception:  # a reply that cannot be read must not end the watch
@@ -78,6 +94,28 @@ def wanted(settings: Settings) -> Wanted:
     return Wanted(profile, settings.durability_replicas)
 
 
+async def look(redis: Servers, wanted: Wanted, before: dict[str, Server] | None = None) -> Look:
+    """Judges every server as it is now, knowing what it was `before`, which is brought up to now.
+    Raises `RedisUnavailable` when none answers."""
+    before = {} if before is None else before
+    servers = await redis.primaries()
+    said = await asyncio.gather(*map(observe, servers.values()), return_exceptions=True)
+    verdicts: dict[str, Verdict | None] = {}
+    for name, server in zip(servers, said, strict=True):
+        if isinstance(server, Server):
+            before[name] = server.after(before.get(name))
+            verdicts[name] = judge(before[name], wanted)
+        elif isinstance(server, RedisUnavailable):
+            verdicts[name] = None
+        else:
+            raise server
+    answered = {name: verdict for name, verdict in verdicts.items() if verdict is not None}
+    if not answered:
+        raise next(one for one in said if isinstance(one, RedisUnavailable))
+    alone = len(verdicts) == 1
+    return Look(verdicts, next(iter(answered.values())) if alone else worst(answered))
+
+
 async def observe(redis: Multiplexer) -> Server:
     """What the server says of itself, asked in one go. Raises `RedisUnavailable`."""
     return Server.of(*await asyncio.gather(info(redis), _config(redis)))
@@ -95,9 +133,9 @@ async def refused_at_start(settings: Settings) -> str | None:
     not answer: then nothing is recorded until it does and has been judged."""
     if settings.is_dev:
         return None
-    redis = Multiplexer(settings.redis_url)
+    redis = Cluster(settings.redis_url, Multiplexer)
     try:
-        return refusal(judge(await observe(redis), wanted(settings)))
+        return refusal((await look(redis, wanted(settings))).verdict)
     except RedisUnavailable:
         return None
     finally:

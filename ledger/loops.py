@@ -13,6 +13,7 @@ from ledger.drain import Drain
 from ledger.reconcile import Reconciler
 from ledger.settings import Settings
 from ledger.supersede import Superseder
+from lua.cluster import Cluster
 from lua.connection import RedisConnection, RedisUnavailable
 from lua.scripts import Scripts
 
@@ -20,7 +21,8 @@ log = structlog.get_logger()
 
 # One piece of work: how long to rest after it.
 Once = Callable[[], Awaitable[float]]
-Begin = Callable[[Settings, db.Connection, RedisConnection], Awaitable[Once]]
+Redis = Cluster[RedisConnection]
+Begin = Callable[[Settings, db.Connection, Redis], Awaitable[Once]]
 
 IDLE_S = 0.1  # how stale a read of the ledger may be when nothing is wrong
 RECONCILE_S = 2.0  # between looks for a partition that is due
@@ -53,9 +55,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         group.create_task(_for_ever("supersede", settings, stop, _supersede))
 
 
-async def _drain(
-    order: int, settings: Settings, connection: db.Connection, redis: RedisConnection
-) -> Once:
+async def _drain(order: int, settings: Settings, connection: db.Connection, redis: Redis) -> Once:
     """Drains from the first partition on, or from the last (-1): two seldom meet."""
     partitions = range(settings.partitions)[::order]
     drain = Drain(connection, Scripts(redis), settings.stream_retention_seconds)
@@ -66,7 +66,7 @@ async def _drain(
     return once
 
 
-async def _reconcile(settings: Settings, connection: db.Connection, redis: RedisConnection) -> Once:
+async def _reconcile(settings: Settings, connection: db.Connection, redis: Redis) -> Once:
     reconciler = Reconciler(connection, redis, Scripts(redis), repair=True)
 
     async def once() -> float:
@@ -76,7 +76,7 @@ async def _reconcile(settings: Settings, connection: db.Connection, redis: Redis
     return once
 
 
-async def _supersede(settings: Settings, connection: db.Connection, redis: RedisConnection) -> Once:
+async def _supersede(settings: Settings, connection: db.Connection, redis: Redis) -> Once:
     superseder = Superseder(Scripts(redis), settings.default_tier, settings.partitions)
 
     async def once() -> float:
@@ -89,7 +89,7 @@ async def _supersede(settings: Settings, connection: db.Connection, redis: Redis
 async def _for_ever(name: str, settings: Settings, stop: asyncio.Event, begin: Begin) -> None:
     """Does one kind of work over connections of its own. Outages are waited out: nothing is lost
     meanwhile, entries stay in the stream."""
-    redis = RedisConnection(settings.redis_url)
+    redis = Cluster(settings.redis_url, RedisConnection)
     pause = FIRST_PAUSE_S
     try:
         while not stop.is_set():

@@ -14,7 +14,7 @@ from ledger.db import Connection
 from ledger.reconcile.counters import Counters
 from ledger.reconcile.rows import ids_of, total_words
 from lua import keys
-from lua.connection import RedisConnection
+from lua.scripts import Connection as Redis
 from lua.scripts import Scripts
 
 
@@ -28,7 +28,7 @@ class Recalculated:
 
 async def recalculate(
     connection: Connection,
-    redis: RedisConnection,
+    redis: Redis,
     identifier: UUID,
     *,
     partitions: int,

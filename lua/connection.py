@@ -24,12 +24,27 @@ class RedisUnavailable(Exception):
         self.outcome_unknown = outcome_unknown
 
 
-class NoScript(RedisUnavailable):
-    """The server does not know the script (it restarted, or SCRIPT FLUSH): load it again. One that
-    forgets it before it is run is unavailable like any other that refuses."""
+class Refused(RedisUnavailable):
+    """Redis answered with an error. Every refusal of a script (out of memory, disk failing, still
+    loading, a replica, its slot being moved, an error in it) comes before its first write."""
 
-    def __init__(self) -> None:
-        super().__init__("Redis forgets its scripts", outcome_unknown=False)
+    def __init__(self, reply: str) -> None:
+        super().__init__(f"Redis refused: {reply.split(' ', 1)[0]}", outcome_unknown=False)
+        self.reply = reply
+
+
+class NoScript(Refused):
+    """The server does not know the script (it restarted, SCRIPT FLUSH, or another server of the
+    cluster was given it): send the script itself."""
+
+
+class Moved(Refused):
+    """Another server of the cluster has the slot; `address` is its host and port."""
+
+    def __init__(self, reply: str) -> None:
+        super().__init__(reply)
+        _, slot, self.address = reply.split(" ")[:3]
+        self.slot = int(slot)
 
 
 class RedisConnection:
@@ -51,17 +66,16 @@ class RedisConnection:
     async def evalsha(self, sha: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         return await self.run("EVALSHA", sha, len(keys), *keys, *args)
 
-    async def script_load(self, source: str) -> None:
-        await self.run("SCRIPT LOAD", source)
+    async def eval(self, source: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        return await self.run("EVAL", source, len(keys), *keys, *args)
 
     async def run(self, *command: Any) -> Any:
-        """Sends one command. Raises `RedisUnavailable` or `NoScript`."""
+        """Sends one command. Raises `RedisUnavailable`."""
         try:
             return await self.client.execute_command(*command)  # type: ignore[no-untyped-call]
-        except exceptions.NoScriptError:
-            raise NoScript from None
         except exceptions.ResponseError as error:
-            raise refused(str(error)) from error
+            word = _WORDS.get(type(error))
+            raise refused(f"{word} {error}" if word else str(error)) from error
         except (exceptions.RedisError, OSError, TimeoutError) as error:
             raise RedisUnavailable(
                 f"no answer from Redis ({type(error).__name__})", outcome_unknown=True
@@ -71,10 +85,17 @@ class RedisConnection:
         await self.client.aclose(close_connection_pool=True)
 
 
-def refused(reply: str) -> Exception:
-    """The exception of an error reply. Every refusal of a script (out of memory, disk failing,
-    replica, still loading, an error in it) comes before its first write."""
+# redis-py takes the first word of these replies off.
+_WORDS: dict[type[Exception], str] = {
+    exceptions.NoScriptError: "NOSCRIPT",
+    exceptions.MovedError: "MOVED",
+    exceptions.AskError: "ASK",
+    exceptions.TryAgainError: "TRYAGAIN",
+    exceptions.ClusterDownError: "CLUSTERDOWN",
+}
+
+
+def refused(reply: str) -> Refused:
+    """The exception of an error reply."""
     word = reply.split(" ", 1)[0]
-    if word == "NOSCRIPT":
-        return NoScript()
-    return RedisUnavailable(f"Redis refused: {word}", outcome_unknown=False)
+    return {"NOSCRIPT": NoScript, "MOVED": Moved}.get(word, Refused)(reply)

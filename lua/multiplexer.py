@@ -37,11 +37,11 @@ class Multiplexer:
     async def evalsha(self, sha: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         return await self.run("EVALSHA", sha, len(keys), *keys, *args)
 
-    async def script_load(self, source: str) -> None:
-        await self.run("SCRIPT", "LOAD", source)
+    async def eval(self, source: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        return await self.run("EVAL", source, len(keys), *keys, *args)
 
     async def run(self, *command: Any) -> Any:
-        """Sends one command. Raises `RedisUnavailable` or `NoScript`."""
+        """Sends one command. Raises `RedisUnavailable`."""
         wire = self._wire
         if wire is None or wire.closed:
             wire = await self._connect()

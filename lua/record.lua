@@ -4,7 +4,10 @@ in one step, or nothing. Everything is read and decided before the first write; 
 can fail, because a Lua error would leave the writes before it in place.
 
 A call may hold events of several partitions, all on one server: what a call costs by itself is
-then shared by all that came in the same moment. A cluster would call each slot by itself.
+then shared by all that came in the same moment. On a cluster a call holds those of one partition.
+There, while a slot is being moved key by key, every call is refused before it is run, because KEYS[3]
+never exists, and a cluster runs a call only where all of its keys are. The hashes of receipts, which
+it is not told of, may be on either side.
 
 KEYS[1] stream
 KEYS[2] meta

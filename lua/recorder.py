@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from lua.connection import NoScript
+from lua.cluster import Cluster
+from lua.connection import Moved, NoScript, RedisUnavailable
 from lua.multiplexer import Multiplexer
 from lua.record_call import RecordCall
 from lua.scripts import Scripts
@@ -14,7 +15,9 @@ from lua.types import Recorded
 
 
 class Recorder:
-    def __init__(self, redis: Multiplexer, scripts: Scripts, *, enforce: bool, cap: int) -> None:
+    def __init__(
+        self, redis: Cluster[Multiplexer], scripts: Scripts, *, enforce: bool, cap: int
+    ) -> None:
         self._redis = redis
         self._scripts = scripts
         self._enforce = enforce
@@ -25,10 +28,13 @@ class Recorder:
         is a reply, or will be none. Raises `RedisUnavailable`."""
         names, args = call.key_names(), call.args(self._enforce, self._cap)
         command = ("EVALSHA", self._scripts.record_sha, len(names), *names, *args)
-        return self._read(call, self._redis.send(command, landed))
+        return self._read(call, self._redis.of(names[0]).send(command, landed))
 
     async def _read(self, call: RecordCall, reply: Awaitable[Any]) -> Recorded:
         try:
             return call.read(await reply)
-        except NoScript:
+        except (NoScript, Moved):  # nothing was done: once more, the slower way
             return await self._scripts.run_record(call, enforce=self._enforce, cap=self._cap)
+        except RedisUnavailable:
+            self._redis.doubt()
+            raise

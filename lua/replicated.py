@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from lua.connection import NoScript, RedisUnavailable
+from lua.cluster import REDIRECTS, Cluster
+from lua.connection import Moved, NoScript, RedisUnavailable
 from lua.multiplexer import Multiplexer
 from lua.record_call import RecordCall
 from lua.recorder import Recorder
@@ -25,7 +26,13 @@ class ReplicatedRecorder(Recorder):
     own file and those of `replicas` replicas."""
 
     def __init__(
-        self, redis: Multiplexer, scripts: Scripts, *, enforce: bool, cap: int, replicas: int
+        self,
+        redis: Cluster[Multiplexer],
+        scripts: Scripts,
+        *,
+        enforce: bool,
+        cap: int,
+        replicas: int,
     ) -> None:
         super().__init__(redis, scripts, enforce=enforce, cap=cap)
         self._replicas = replicas
@@ -34,17 +41,26 @@ class ReplicatedRecorder(Recorder):
     def send(self, call: RecordCall, landed: Callable[[], None]) -> Awaitable[Recorded]:
         return self._synced(call, self._send(call, landed))
 
-    def _send(self, call: RecordCall, landed: Callable[[], None]) -> Awaitable[list[Any]]:
+    def _send(
+        self, call: RecordCall, landed: Callable[[], None] = lambda: None, *, whole: bool = False
+    ) -> Awaitable[list[Any]]:
+        """`whole`: with the script itself, for a server that does not know it."""
         names, args = call.key_names(), call.args(self._enforce, self._cap, touch=True)
-        command = ("EVALSHA", self._scripts.record_sha, len(names), *names, *args)
-        return self._redis.send_all([command, *self._asks], landed)
+        scripts = self._scripts
+        how = ("EVAL", scripts.record_source) if whole else ("EVALSHA", scripts.record_sha)
+        command = (*how, len(names), *names, *args)
+        return self._redis.of(names[0]).send_all([command, *self._asks], landed)
 
     async def _synced(self, call: RecordCall, replies: Awaitable[list[Any]]) -> Recorded:
         said, *_, waited = await replies
-        if isinstance(said, NoScript):
-            await self._scripts.load_record()
-            said, *_, waited = await self._send(call, lambda: None)
+        for _ in range(REDIRECTS):
+            if isinstance(said, Moved):
+                self._redis.follow(said)
+            elif not isinstance(said, NoScript):
+                break
+            said, *_, waited = await self._send(call, whole=True)
         if isinstance(said, BaseException):
+            self._redis.doubt()
             raise said
         recorded = call.read(said)
         if not self._enough(waited) and _says_yes(recorded):

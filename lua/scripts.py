@@ -34,15 +34,16 @@ from lua.types import (
 
 
 class Connection(Protocol):
-    """What the scripts need of a Redis client. Raises `NoScript` for a NOSCRIPT reply."""
+    """What the scripts need of a Redis client. Raises `NoScript` for a NOSCRIPT reply; `eval` sends
+    the script itself, which the server then remembers."""
 
     async def evalsha(self, sha: str, keys: Sequence[str], args: Sequence[Any]) -> Any: ...
 
-    async def script_load(self, source: str) -> None: ...
+    async def eval(self, source: str, keys: Sequence[str], args: Sequence[Any]) -> Any: ...
 
 
 class Scripts:
-    """The scripts of one Redis connection, loaded on first use and after a restart."""
+    """The scripts of one Redis connection, given to a server on first use and after a restart."""
 
     def __init__(self, connection: Connection, includes: Mapping[str, str] | None = None) -> None:
         self._connection = connection
@@ -51,8 +52,7 @@ class Scripts:
     async def record(
         self, events: Sequence[Event], *, enforce: bool, cap: int, touch: bool = False
     ) -> Recorded:
-        """Decides the events in order and records those admitted. Their partitions must be on
-        this connection's server (in a cluster: in one slot)."""
+        """Decides the events in order and records those admitted; on a cluster of one partition."""
         return await self.run_record(RecordCall(events), enforce=enforce, cap=cap, touch=touch)
 
     async def run_record(
@@ -61,13 +61,13 @@ class Scripts:
         args = call.args(enforce, cap, touch)
         return call.read(await self._run("record", call.key_names(), args))
 
-    async def load_record(self) -> None:
-        """Gives the server the record script, which it has said not to know."""
-        await self._connection.script_load(self._scripts["record"].source)
-
     @property
     def record_sha(self) -> str:
         return self._scripts["record"].sha
+
+    @property
+    def record_source(self) -> str:
+        return self._scripts["record"].source
 
     async def check(
         self,
@@ -204,8 +204,7 @@ class Scripts:
         try:
             return await self._connection.evalsha(script.sha, names, args)
         except NoScript:
-            await self._connection.script_load(script.source)
-            return await self._connection.evalsha(script.sha, names, args)
+            return await self._connection.eval(script.source, names, args)
 
 
 NAMES = (

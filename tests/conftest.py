@@ -22,6 +22,7 @@ from gateway.serving import serving
 from ledger import db, loops, migrate
 from ledger.drain import Drain
 from ledger.settings import Settings
+from lua.cluster import Cluster
 from lua.connection import RedisConnection
 from lua.scripts import Scripts
 
@@ -100,7 +101,8 @@ class Service:
         self.key = dev_tokens.dev_key(settings.data_dir)
         self.http = ClientSession(connector=TCPConnector(limit=0))
         self.redis = RedisConnection(settings.redis_url)
-        self.scripts = Scripts(self.redis)
+        self.servers = Cluster(settings.redis_url, RedisConnection)
+        self.scripts = Scripts(self.servers)
         self.drain = Drain(connection, self.scripts, settings.stream_retention_seconds)
 
     def token(self, role: dev_tokens.Role = "service", **claims: Any) -> dict[str, str]:
@@ -126,6 +128,7 @@ class Service:
 
     async def close(self) -> None:
         await self.http.close()
+        await self.servers.close()
         await self.redis.close()
 
 

@@ -27,6 +27,7 @@ MAY_IMPORT = {
 
 REDIS = {
     "lua/connection.py": "the scripts' connection",
+    "lua/cluster.py": "which slot a key is in",
     "lua/multiplexer.py": "the same for the hot path; takes only the URL's meaning from redis-py",
 }
 ASYNCPG = {

@@ -61,7 +61,7 @@ async def prepare(rig: Rig, population: Population, history: int = 0) -> None:
     receipts as the gateway's Redis keeps, because a fuller Redis is slower for everybody."""
     redis = rig.scratch_redis
     await redis.run("FLUSHALL")
-    await redis.script_load(_RECORD)
+    await redis.run("SCRIPT LOAD", _RECORD)
     names = [population.user(i) for i in range(population.users)]
     names += [population.organization(i) for i in range(population.organizations)]
     for at in range(0, len(names), _SEED_CHUNK):

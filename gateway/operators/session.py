@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from ledger import db, logs, migrate, settings, store
 from ledger.reconcile.counters import NotCompared
 from ledger.recovery import Superseded
+from lua.cluster import Cluster
 from lua.connection import RedisConnection, RedisUnavailable
 from lua.scripts import Scripts
 from lua.types import Fenced
@@ -32,7 +33,7 @@ class Session:
         self,
         config: settings.Settings,
         connection: db.Connection,
-        redis: RedisConnection,
+        redis: Cluster[RedisConnection],
         partitions: int,
     ) -> None:
         self.settings = config
@@ -67,7 +68,7 @@ async def answer(work: Callable[[Session], Awaitable[int]], *, patient: bool = F
 
 @asynccontextmanager
 async def _session(config: settings.Settings, patient: bool) -> AsyncIterator[Session]:
-    redis = RedisConnection(config.redis_url)
+    redis = Cluster(config.redis_url, RedisConnection)
     connection = await db.connect(config.database_url, patient=patient)
     try:
         if missing := await migrate.pending(connection):

@@ -122,6 +122,24 @@ def judge(server: Server, wanted: Wanted) -> Verdict:
     return Verdict(wanted.profile, min([best, *(one.leaves for one in found)]), found)
 
 
+def worst(verdicts: Mapping[str, Verdict]) -> Verdict:
+    """Of the servers of a cluster by name: what is kept wherever usage is recorded. A server that
+    takes none itself stops its own partitions, and everything only where all do."""
+    every = list(verdicts.values())
+    stopped = all(one.stopped for one in every)
+    return Verdict(
+        every[0].wanted,
+        min(one.in_force for one in every),
+        tuple(
+            msgspec.structs.replace(
+                one, line=one.line.replace("redis:", f"redis {name}:", 1), stops=stopped
+            )
+            for name, verdict in verdicts.items()
+            for one in verdict.weaknesses
+        ),
+    )
+
+
 def refusal(verdict: Verdict) -> str | None:
     """Why production does not start on this server: one line, None when it may."""
     if verdict.kept:

@@ -16,9 +16,9 @@ from ledger.db import Connection
 from ledger.reconcile import rows
 from ledger.reconcile.counters import Counters, Difference, NotCompared
 from ledger.reconcile.findings import Finding, Report, merged
-from ledger.reconcile.scan import QuotaScan
+from ledger.reconcile.scan import QuotaScan, Servers
 from lua import keys
-from lua.connection import RedisConnection
+from lua.connection import RedisUnavailable
 from lua.keys import Account
 from lua.scripts import Scripts
 from lua.types import Fenced
@@ -33,7 +33,7 @@ _findings = msgspec.json.Decoder(list[Finding])
 
 class Reconciler:
     def __init__(
-        self, connection: Connection, redis: RedisConnection, scripts: Scripts, *, repair: bool
+        self, connection: Connection, redis: Servers, scripts: Scripts, *, repair: bool
     ) -> None:
         self._connection = connection
         self._scripts = scripts
@@ -102,6 +102,8 @@ class Reconciler:
             skipped.append(f"partition {partition}: {error}")
         except Fenced:
             skipped.append(f"partition {partition}: Redis has not been vouched for")
+        except RedisUnavailable as error:  # on a cluster the other partitions may well go on
+            skipped.append(f"partition {partition}: {error}")
         return Report({"I3": compared}, findings, skipped)
 
     async def _found(self, partition: int, differences: Sequence[Difference]) -> list[Finding]:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ledger.domain.durability import SILENT_S, Profile, Server, Wanted, judge, refusal
+from ledger.domain.durability import SILENT_S, Profile, Server, Wanted, judge, refusal, worst
 
 INFO = {
     "redis_version": "7.2.4",
@@ -146,6 +146,16 @@ def test_the_worst_is_said_first() -> None:
     words = ("allkeys-lfu", "everysec", "replicas", "maxmemory is reached")
     assert len(verdict.reasons) == len(words)
     assert all(word in line for word, line in zip(words, verdict.reasons, strict=True))
+
+
+def test_of_several_servers_the_worst_is_in_force_and_each_line_names_its_own() -> None:
+    every = {"a:1": judge(SOUND, TWO), "b:2": judge(changed(in_sync=1), TWO)}
+    both = worst(every | {"c:3": judge(changed(full=True), TWO)})
+    assert (both.in_force, both.kept, both.stopped) == (Profile.DEFAULT, False, False)
+    [weak, full] = both.reasons
+    assert weak.startswith("redis b:2: 1 of 2 replicas")
+    assert full.startswith("redis c:3: maxmemory is reached")
+    assert worst({"c:3": judge(changed(full=True), TWO)}).stopped
 
 
 def test_a_file_that_was_switched_on_counts_after_its_first_rewrite() -> None:

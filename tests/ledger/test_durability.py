@@ -18,6 +18,7 @@ from gateway.dev.servers import Valkey
 from ledger import db, durability, settings
 from ledger.domain.durability import Profile, Wanted
 from ledger.settings import SettingError, Settings
+from lua.cluster import Cluster
 from lua.connection import RedisConnection
 from lua.multiplexer import Multiplexer
 
@@ -127,7 +128,7 @@ async def test_the_ledger_says_it_and_drains_all_the_same(
 async def test_a_weakness_is_logged_when_it_comes_and_when_it_goes(
     production: Settings, redis: RedisConnection
 ) -> None:
-    server = Multiplexer(production.redis_url)
+    server = Cluster(production.redis_url, Multiplexer)
     watch = durability.Watch(server, durability.wanted(production))
     with capture_logs() as logs:
         for fsync in ("always", "everysec", "everysec", "always", "always"):
@@ -149,9 +150,18 @@ async def test_a_file_that_was_switched_on_counts_after_its_first_rewrite() -> N
             said = f"role:master\naof_enabled:{enabled}\naof_rewrite_in_progress:{rewriting}\n"
             return said.encode()
 
+        async def primaries(self) -> dict[str, Any]:
+            return {"redis": self}
+
     redis: Any = Redis()
     watch = durability.Watch(redis, Wanted(Profile.DEFAULT))
-    assert [(await watch.look()).kept for _ in range(5)] == [False, False, False, True, True]
+    assert [(await watch.look()).verdict.kept for _ in range(5)] == [
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 async def test_a_redis_that_does_not_answer_keeps_nobody_from_starting(

@@ -71,7 +71,7 @@ class Recording:
     def reply_to(events: int) -> list[bytes]:
         return [ANSWER.pack(0, at, NONE, 0, 0, 0, 0, 0) for at in range(events)]
 
-    async def script_load(self, source: str) -> None:
+    async def eval(self, source: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         raise AssertionError("not asked to")
 
 

@@ -24,6 +24,11 @@ class Redis:
     def __init__(self, outcome: Outcome, waited: Any) -> None:
         self._outcome, self._waited = outcome, waited
 
+    def of(self, key: str) -> Redis:
+        return self
+
+    def doubt(self) -> None: ...
+
     async def send_all(
         self, commands: Sequence[Sequence[Any]], landed: Callable[[], None]
     ) -> list[Any]:

@@ -34,7 +34,7 @@ class Compared:
 
     def reconciler(self, *, repair: bool = False) -> Reconciler:
         service = self.service
-        return Reconciler(self._connection, service.redis, service.scripts, repair=repair)
+        return Reconciler(self._connection, service.servers, service.scripts, repair=repair)
 
     async def whole(self, *, repair: bool = False) -> Report:
         return await self.reconciler(repair=repair).whole(range(self.service.settings.partitions))
