@@ -12,7 +12,7 @@ from uuid import UUID
 from ledger import clock, store
 from ledger.db import Connection
 from ledger.reconcile.counters import Counters
-from ledger.reconcile.rows import ids_of, total_words
+from ledger.reconcile.rows import total_words, wrong_totals_of
 from lua import keys
 from lua.connection import RedisConnection
 from lua.scripts import Scripts
@@ -43,10 +43,9 @@ async def recalculate(
             wrong += [one.what for one in found]
         async with connection.transaction():
             await store.hold_cursor(connection, partition)
-            for subject in subjects:
-                for total in await store.wrong_totals_of(connection, subject, *ids_of(subject)):
-                    await store.set_total(connection, total)
-                    wrong.append(total_words(total))
+            for total in await wrong_totals_of(connection, subjects):
+                await store.set_total(connection, total)
+                wrong.append(total_words(total))
             revision = await store.bump_revision(connection, partition)
             details = {"partition": partition, "subjects": subjects, "wrong": wrong}
             await store.insert_audit_event(

@@ -7,6 +7,8 @@ from the ledger: audited first, then unloaded, so that the next request loads it
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -130,12 +132,6 @@ class Reconciler:
         await self._scripts.unload(partition, subjects, revision=cursor.revision)
 
 
-def _subjects(accounts: Iterable[tuple[object, object]]) -> set[str]:
-    found: set[str] = set()
-    for user_id, organization_id in accounts:
-        who = Account(user_id, organization_id).who  # type: ignore[arg-type]
-        pool = keys.pool_of(who)
-        found.add(keys.subject_text(who))
-        if pool is not None:
-            found.add(keys.subject_text(pool))
-    return found
+def _subjects(accounts: Iterable[tuple[UUID, UUID | None]]) -> set[str]:
+    subjects = (keys.subjects_of(Account(*ids).who) for ids in accounts)
+    return {keys.subject_text(one) for one in chain.from_iterable(subjects)}

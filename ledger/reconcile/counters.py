@@ -14,9 +14,9 @@ import msgspec
 
 from ledger import store
 from ledger.db import Connection
-from ledger.domain.usage import at_ms
+from ledger.domain.usage import at_ms, count_of
 from lua import keys
-from lua.packing import NONE, Malformed, unpack_counted, unpack_said, unpack_state
+from lua.packing import unpack_state
 from lua.scripts import Scripts
 
 CHUNK = 200  # quotas compared at one instant: Redis serves nobody else meanwhile (a millisecond)
@@ -121,17 +121,13 @@ class Undrained:
 
     def add(self, entries: Sequence[tuple[str, dict[str, bytes]]]) -> None:
         for _, fields in entries:
-            try:
-                said, counted = unpack_said(fields["event"]), unpack_counted(fields["quota"])
-                usage_type, subject = said.usage_type.decode(), keys.subject_text(said.who)
-            except (KeyError, ValueError, IndexError, Malformed):
-                continue  # a control entry, or one that the drain parks and that counts nowhere
-            self.units[subject, usage_type, counted.starts] += counted.units
-            pool = keys.pool_of(said.who)
-            if pool is not None and counted.pool_starts != NONE:
-                self.units[keys.subject_text(pool), usage_type, counted.pool_starts] += (
-                    counted.units
-                )
+            count = count_of(fields)
+            if count is None:
+                continue  # a control entry, or one that counts nowhere
+            periods = (count.quota_period, count.pool_period)
+            for subject, starts in zip(keys.subjects_of(count.who), periods, strict=False):
+                if starts is not None:
+                    self.units[keys.subject_text(subject), count.usage_type, starts] += count.units
 
 
 def _counts(fields: dict[str, bytes]) -> list[tuple[str, int, int | None]]:

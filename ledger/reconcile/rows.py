@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
-from uuid import UUID
 
 from ledger import store
 from ledger.db import Connection, Executor
@@ -54,15 +53,9 @@ async def wrong_totals_of(db: Executor, subjects: Iterable[str]) -> list[store.W
     """Those of some subjects: before a counter is made anew from them."""
     found: list[store.WrongTotal] = []
     for subject in subjects:
-        found += await store.wrong_totals_of(db, subject, *ids_of(subject))
+        ids = keys.ids_of(keys.subject_of(subject))
+        found += await store.wrong_totals_of(db, subject, *ids)
     return found
-
-
-def ids_of(subject: str) -> tuple[UUID | None, UUID | None]:
-    """User and organisation of a subject in words; no user: a pool."""
-    raw = keys.subject_of(subject)
-    user_id = None if keys.is_pool(raw) else UUID(bytes=raw[-16:])
-    return user_id, UUID(bytes=raw[1:17]) if raw[:1] == b"o" else None
 
 
 def total_words(one: store.WrongTotal) -> str:

@@ -153,7 +153,7 @@ MUTANTS = [
     Mutant("writes what a caller said as it is", "ledger/store/records.py",
            "return value.translate(_ESCAPES)", "return value", f"{LEDGER}/test_drain.py"),
     Mutant("leaves out a long tail", "ledger/entitlements.py",
-           "counted[usage_type] = counted.get(usage_type, 0) + quota.units", "pass",
+           "counted[count.usage_type] = counted.get(count.usage_type, 0) + count.units", "pass",
            f"{LEDGER}/test_load.py"),
     Mutant("compares nothing", "ledger/reconcile/counters.py",
            "if used != expected:", "if False:", "tests/reconcile/test_reconcile.py"),
