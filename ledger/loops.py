@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
+from itertools import takewhile
 
 import structlog
 
@@ -47,7 +48,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     async with asyncio.TaskGroup() as group:
         for order in (1, -1):  # one reads and counts while the other waits for Postgres
             group.create_task(_for_ever("drain", settings, stop, partial(_drain, order)))
-        group.create_task(_for_ever("reconcile", settings, stop, _reconcile))
+        group.create_task(_for_ever("reconcile", settings, stop, partial(_reconcile, stop)))
 
 
 async def _drain(
@@ -63,11 +64,15 @@ async def _drain(
     return once
 
 
-async def _reconcile(settings: Settings, connection: db.Connection, redis: RedisConnection) -> Once:
+async def _reconcile(
+    stop: asyncio.Event, settings: Settings, connection: db.Connection, redis: RedisConnection
+) -> Once:
     reconciler = Reconciler(connection, redis, Scripts(redis), repair=True)
 
     async def once() -> float:
-        await reconciler.run_once(range(settings.partitions))
+        # A look takes seconds where much is to be compared, and stopping must not wait for all.
+        partitions = takewhile(lambda _: not stop.is_set(), range(settings.partitions))
+        await reconciler.run_once(partitions)
         return RECONCILE_S
 
     return once
