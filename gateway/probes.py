@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -12,6 +13,7 @@ from gateway import metrics
 from ledger import db, store
 from ledger.domain.durability import Profile
 from ledger.durability import Watch
+from ledger.reconcile import OVERDUE_S
 from ledger.reconcile.findings import INVARIANTS
 from lua import keys
 from lua.connection import RedisUnavailable
@@ -76,7 +78,7 @@ class Probes:
         if ledger is None:
             reasons.append("postgres does not answer: only accounts already loaded are served")
         else:
-            reasons += _reasons(*ledger, floors)
+            reasons += _reasons(ledger, floors)
         if lag is not None and lag > LAGGING_ENTRIES:
             reasons.append("the ledger is behind")
         return Ready(
@@ -103,26 +105,42 @@ class Probes:
     async def _floors(self) -> list[str]:
         return await asyncio.gather(*(floor(self._redis, one) for one in range(self._partitions)))
 
-    async def _ask_ledger(self) -> tuple[int, list[store.Cursor]] | None:
-        """How much does not agree and was not repaired, as the ledger last saw it, and how far each
-        partition is drained; None while Postgres does not answer."""
+    async def _ask_ledger(self) -> Ledger | None:
+        """None while Postgres does not answer."""
         try:
             async with asyncio.timeout(POSTGRES_PATIENCE_S):
                 found = await store.reconcile_findings(self._pool)
+                ages = await store.reconcile_ages(self._pool)
                 cursors = await store.cursors(self._pool)
         except (*db.UNAVAILABLE, db.PostgresError):
             return None
         findings = {one.invariant: one.findings for one in found}
         for invariant in INVARIANTS:
             metrics.FINDINGS.labels(invariant).set(findings.get(invariant, 0))
-        return sum(one.standing for one in found), cursors
+        metrics.RECONCILE_AGE.set(max(ages.values(), default=0))
+        return Ledger(sum(one.standing for one in found), ages, cursors)
 
 
-def _reasons(found: int, cursors: Sequence[store.Cursor], floors: Sequence[str]) -> Iterator[str]:
+class Ledger(NamedTuple):
+    """How much does not agree and was not repaired, how long ago each partition was last looked at
+    to the end (in seconds), and how far each is drained."""
+
+    found: int
+    ages: Mapping[int, int]
+    cursors: Sequence[store.Cursor]
+
+
+def _reasons(ledger: Ledger, floors: Sequence[str]) -> Iterator[str]:
     """What the ledger says that needs care."""
-    if found:
-        yield f"reconcile found {found} disagreements: ./run reconcile lists them"
-    behind = zip(cursors, floors, strict=False)  # no floors while Redis is down
+    if ledger.found:
+        yield f"reconcile found {ledger.found} disagreements: ./run reconcile lists them"
+    overdue = [str(one) for one, seconds in ledger.ages.items() if seconds > OVERDUE_S]
+    if overdue:
+        yield (
+            f"reconcile has not compared partitions {', '.join(overdue)} for more than "
+            f"{OVERDUE_S // 60} minutes: the ledger's log says why"
+        )
+    behind = zip(ledger.cursors, floors, strict=False)  # no floors while Redis is down
     gaps = [str(row.partition) for row, end in behind if keys.before(row.last_id, end)]
     if gaps:
         yield (

@@ -46,6 +46,7 @@ async def recalculate(
             for total in await wrong_totals_of(connection, subjects):
                 await store.set_total(connection, total)
                 wrong.append(total_words(total))
+            await store.forget_findings(connection, partition, subjects)
             revision = await store.bump_revision(connection, partition)
             details = {"partition": partition, "subjects": subjects, "wrong": wrong}
             await store.insert_audit_event(

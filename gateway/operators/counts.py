@@ -38,7 +38,7 @@ async def reconcile(args: argparse.Namespace) -> int:
 
 async def _reconcile(session: Session, args: argparse.Namespace) -> int:
     reconciler = Reconciler(session.connection, session.redis, session.scripts, repair=args.repair)
-    report = await reconciler.whole(range(session.partitions))
+    report = await reconciler.whole(session.partitions)
     print(msgspec.json.encode(report).decode() if args.json else text(report))
     return FOUND if report.findings else FAILED if report.skipped else DONE
 

@@ -40,7 +40,7 @@ async def check_whole(db: Executor, partition: int) -> Report:
 async def check_totals(db: Executor) -> Report:
     """Running totals against the sums of all rows."""
     wrong = await store.wrong_totals(db)
-    return Report({}, told("I3", [total_words(one) for one in wrong], None), [])
+    return Report({}, bounded([total_finding(one) for one in wrong]), [])
 
 
 async def check_hashes(connection: Connection) -> Report:
@@ -65,11 +65,20 @@ def total_words(one: store.WrongTotal) -> str:
     )
 
 
-def told(invariant: str, whats: list[str], partition: int | None) -> list[Finding]:
-    findings = [Finding(invariant, what, partition) for what in whats[:MOST]]
-    if len(whats) > MOST:
-        findings.append(Finding(invariant, f"and {len(whats) - MOST} more of these", partition))
-    return findings
+def total_finding(one: store.WrongTotal) -> Finding:
+    return Finding("I3", total_words(one), subject=one.subject)
+
+
+def told(invariant: str, whats: list[str], partition: int) -> list[Finding]:
+    return bounded([Finding(invariant, what, partition) for what in whats])
+
+
+def bounded(findings: list[Finding]) -> list[Finding]:
+    """Findings of one kind, the first of them one by one."""
+    if len(findings) <= MOST:
+        return findings
+    more = f"and {len(findings) - MOST} more of these"
+    return [*findings[:MOST], Finding(findings[0].invariant, more, findings[0].partition)]
 
 
 def _unclaimed(row: dict[str, Any]) -> str:

@@ -111,7 +111,7 @@ async def test_after_an_accepted_gap_the_ledger_goes_on_and_every_quota_is_rebui
     assert (details["after"], details["through"]) == (found.row.last_id, found.redis.floor)
     assert details["reason"] == "we know"
     reconciler = Reconciler(service.sql, service.redis, service.scripts, repair=False)
-    assert (await reconciler.whole(range(service.settings.partitions))).findings == []
+    assert (await reconciler.whole(service.settings.partitions)).findings == []
     row = await store.cursor(service.sql, partition)
     assert (row.epoch, row.drained, row.position) == (2, 2 + 2 + 4, 2 + 3)
     [began] = await service.sql.fetch("SELECT * FROM audit_events WHERE actor = 'ledger'")
