@@ -103,6 +103,12 @@ def number(text: str) -> int:
     return int(text)
 
 
+def count(text: str) -> int:
+    if (found := number(text)) < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return found
+
+
 def text(said: str) -> str:
     if not (said.strip() and said.isprintable() and len(said) <= LONGEST_TEXT):
         raise argparse.ArgumentTypeError(f"must be one line of up to {LONGEST_TEXT} characters")

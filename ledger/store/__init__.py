@@ -43,6 +43,7 @@ from ledger.store.dead_letters import (
     dead_letter,
     dead_letters,
     explain_dead_letter,
+    open_dead_letters,
 )
 from ledger.store.drain import (
     KnownKey,
@@ -142,6 +143,7 @@ __all__ = [
     "live_subscriptions",
     "newest_plan",
     "note_reconcile",
+    "open_dead_letters",
     "organization_of_user",
     "positions",
     "reconcile_ages",

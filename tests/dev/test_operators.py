@@ -6,6 +6,7 @@ import asyncio
 import os
 import pwd
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,7 +19,7 @@ from ledger.domain.ids import dev_uuid
 from lua import keys
 from lua.keys import Account, partition_of
 from tests.conftest import Service
-from tests.dev.processes import call, environment
+from tests.dev.processes import call, command, environment
 from tests.flow.invariants import check
 
 SECRET = "feature-nobody-may-see"
@@ -77,7 +78,7 @@ async def test_open_letters_are_listed_without_what_the_caller_said(
     listed = await run("dead-letters", "list", "--json")
     rows = msgspec.json.decode(listed.stdout)
     assert [(row["id"], row["units"], row["status"]) for row in rows] == [
-        (1, 13, "open"), (2, 13, "open"), (3, 13, "open")
+        (3, 13, "open"), (2, 13, "open"), (1, 13, "open")
     ]  # fmt: skip
     assert SECRET not in shown.stdout + listed.stdout
 
@@ -107,6 +108,52 @@ async def test_letters_are_retried_and_discarded_with_one_line_each(
     assert [row["status"] for row in everything] == ["retried", "discarded", "retried"]
 
 
+async def test_the_newest_letters_are_listed_first_and_no_more_of_them_than_asked_for(
+    parked: Service, run: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module("ledger.store.dead_letters"), "PAGE", 2)
+    two = await run("dead-letters", "list", "--limit", "2")
+    lines = two.stdout.splitlines()
+    assert [line.split()[0] for line in lines if "CheckViolation" not in line] == [
+        "3",
+        "2",
+        "there",
+    ]
+    assert lines[-1] == "there are older ones: --limit 20 shows more"
+    all_three = await run("dead-letters", "list", "--limit", "3")
+    assert "there are older ones" not in all_three.stdout
+    assert all_three.stdout.count("CheckViolation") == 3
+    listed = await run("dead-letters", "list", "--json")
+    assert [row["id"] for row in msgspec.json.decode(listed.stdout)] == [3, 2, 1]
+    listed = await run("dead-letters", "list", "--json", "--limit", "1")
+    assert [row["id"] for row in msgspec.json.decode(listed.stdout)] == [3]
+    await parked.sql.execute("DELETE FROM dead_letters")
+    assert (await run("dead-letters", "list", "--json")).stdout == "[]\n"
+
+
+async def test_a_reader_that_has_seen_enough_of_the_letters_is_no_failure(
+    parked: Service,
+) -> None:
+    await parked.sql.execute(
+        "INSERT INTO dead_letters (partition, stream_id, entry, reason)"
+        " SELECT 0, n || '-9', '{}', repeat('x', 200) FROM generate_series(1, 2000) n"
+    )
+    config = parked.settings
+    variables = {"DATABASE_URL": config.database_url, "REDIS_URL": config.redis_url}
+    process = await asyncio.create_subprocess_exec(
+        *command("dead-letters", "list", "--json"),
+        env=environment(config.data_dir, **variables),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    assert await process.stdout.readexactly(1) == b"["
+    process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
+    said = await process.stderr.read()
+    await process.wait()
+    assert (process.returncode, said) == (0, b"")
+
+
 async def test_a_letter_that_cannot_be_settled_does_not_hold_up_the_others(
     parked: Service, run: Shell
 ) -> None:
@@ -126,6 +173,8 @@ async def test_a_letter_that_cannot_be_settled_does_not_hold_up_the_others(
         (["dead-letters", "discard", "1", "--reason", "a\nb"], "must be one line"),
         (["adopt-redis", "1", "--reason", "x" * 501], "must be one line"),
         (["accept-gap"], "PARTITION"),
+        (["dead-letters", "list", "--limit", "0"], "must be 1 or more"),
+        (["dead-letters", "list", "--limit", "many"], "must be a whole number"),
     ],
 )
 def test_wrong_options_are_named(

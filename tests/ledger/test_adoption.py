@@ -134,7 +134,7 @@ async def test_decisions_that_were_restored_away_do_not_hold_out_new_quotas(
     before = await service.sql.fetchval("SELECT version FROM subscriptions")
     change = "UPDATE subscriptions SET version = $1"
     await service.sql.execute(change, before + 5)
-    [letter] = await store.dead_letters(service.sql, settled=False)
+    [letter] = [one async for one in store.dead_letters(service.sql, settled=False)]
     letters = DeadLetters(service.sql, service.scripts, actor="olga", at=NOON)
     await letters.discard(letter.dead_letter_id, "x")
     await service.scripts.unload(partition, [f"user:{dev_uuid('ada')}"], revision=1)
@@ -261,7 +261,7 @@ async def test_a_superseded_server_serves_nothing_until_it_is_adopted_and_then_l
     old.drain = Drain(old.sql, old.scripts, 600)
     await old.drained()
     await check(old, told)
-    [letter] = await store.dead_letters(old.sql, settled=False)
+    [letter] = [one async for one in store.dead_letters(old.sql, settled=False)]
     assert (letter.units, letter.reason) == (1, LEFT)
     retried = await DeadLetters(old.sql, old.scripts, actor="olga", at=NOON).retry(
         letter.dead_letter_id

@@ -42,10 +42,6 @@ def decider(sql: db.Connection, scripts: Scripts) -> DeadLetters:
     return DeadLetters(sql, scripts, actor="olga", at=NOON)
 
 
-async def open_letters(sql: db.Connection) -> list[int]:
-    return [one.dead_letter_id for one in await store.dead_letters(sql, settled=False)]
-
-
 async def refuse(sql: db.Connection) -> None:
     rule = f"CHECK (quantity <> {REFUSED}) NOT VALID"
     await sql.execute(f"ALTER TABLE usage_records ADD CONSTRAINT unforeseen {rule}")
@@ -87,7 +83,7 @@ async def park(ada: Loading, told: Told) -> int:
     told.heard(await service.post("/usage", usage(2)))
     told.heard(await service.post("/usage", usage(REFUSED)))
     await service.drained()
-    [letter] = await open_letters(service.sql)
+    [letter] = await store.open_dead_letters(service.sql)
     return letter
 
 
@@ -109,7 +105,7 @@ async def test_a_retried_letter_is_a_record_and_counts_once_whenever_the_quota_w
     await accept(service.sql)
     done = await decider(service.sql, service.scripts).retry(letter)
     assert done.outcome is Outcome.RECORDED
-    assert await open_letters(service.sql) == []
+    assert await store.open_dead_letters(service.sql) == []
     await check(service, told)
     if loaded == "after":
         await ada.forget()
@@ -184,7 +180,7 @@ async def test_usage_goes_on_while_letters_are_discarded(ada: Loading) -> None:
             statuses.append(told.heard(await service.post("/usage", usage(1))))
 
     asking = [asyncio.create_task(ask()) for _ in range(4)]
-    for letter in await open_letters(service.sql):
+    for letter in await store.open_dead_letters(service.sql):
         await decide.discard(letter, "ours")
     done.set()
     await asyncio.gather(*asking)
@@ -210,7 +206,7 @@ async def test_what_redis_counted_for_an_entry_that_cannot_be_read_counts_until_
     await ada.load()
     assert await used(ada) == ["9", "9"]
     await check(service, told)
-    [letter] = await open_letters(service.sql)
+    [letter] = await store.open_dead_letters(service.sql)
     decide = decider(service.sql, service.scripts)
     assert (await decide.retry(letter)).outcome is Outcome.STILL_OPEN
     await check(service, told)
@@ -233,7 +229,7 @@ async def test_a_letter_whose_key_was_recorded_meanwhile_gives_its_units_back(
     await ada.forget()
     assert (await service.post("/usage", request))[0] == 201
     await service.drained()
-    [letter] = await open_letters(service.sql)
+    [letter] = await store.open_dead_letters(service.sql)
     assert await used(ada) == ["26", "26"]
     done = await decider(service.sql, service.scripts).retry(letter)
     assert done.outcome is Outcome.REPEAT
@@ -250,11 +246,11 @@ async def test_another_body_under_an_old_key_stays_open(
     await partition.add(**partition.fields(usage_id=usage_id))
     await partition.add(**partition.fields(usage_id=usage_id, fingerprint=b"g" * 8))
     await drain.run_once([0])
-    [letter] = await open_letters(partition.sql)
+    [letter] = await store.open_dead_letters(partition.sql)
     done = await decider(partition.sql, scripts).retry(letter)
     assert done.outcome is Outcome.STILL_OPEN
     assert "idempotency key" in done.reason
-    assert await open_letters(partition.sql) == [letter]
+    assert await store.open_dead_letters(partition.sql) == [letter]
     [(_, _, details)] = await events(partition.sql)
     assert details["outcome"] == "still_open"
     await partition.check()
@@ -266,7 +262,7 @@ async def test_a_letter_that_still_cannot_be_written_says_the_new_reason(
     await refuse(partition.sql)
     await partition.add(**partition.fields(units=REFUSED))
     await drain.run_once([0])
-    [letter] = await open_letters(partition.sql)
+    [letter] = await store.open_dead_letters(partition.sql)
     await partition.sql.execute("UPDATE dead_letters SET reason = 'an old one'")
     done = await decider(partition.sql, scripts).retry(letter)
     assert done.outcome is Outcome.STILL_OPEN
@@ -286,7 +282,7 @@ async def test_retried_records_take_the_next_places_and_the_chain_goes_on(
     await drain.run_once([0])
     before = await store.cursor(partition.sql, 0)
     await accept(partition.sql)
-    first, second = await open_letters(partition.sql)
+    first, second = await store.open_dead_letters(partition.sql)
     decide = decider(partition.sql, scripts)
     await decide.retry(second)
     await partition.add(**partition.fields(units=3))
@@ -309,7 +305,7 @@ async def test_letters_retried_while_two_drains_work_become_one_record_each(
         await partition.add(**partition.fields(units=REFUSED if n % 3 == 0 else 1))
     await drain.run_once([0])
     await accept(partition.sql)
-    letters = await open_letters(partition.sql)
+    letters = await store.open_dead_letters(partition.sql)
     assert len(letters) == 10
     connections = [await db.connect(database_url) for _ in range(4)]
 
@@ -341,7 +337,7 @@ async def test_a_partition_that_is_being_drained_is_waited_for_and_not_for_ever(
 ) -> None:
     await partition.add_raw({"what": b"ever"})
     await drain.run_once([0])
-    [letter] = await open_letters(partition.sql)
+    [letter] = await store.open_dead_letters(partition.sql)
     monkeypatch.setattr(import_module("ledger.store.cursor"), "LOCK_TIMEOUT", "50ms")
     busy = await db.connect(database_url)
     try:
@@ -355,7 +351,7 @@ async def test_a_partition_that_is_being_drained_is_waited_for_and_not_for_ever(
                     await settle
     finally:
         await busy.close()
-    assert await open_letters(partition.sql) == [letter]
+    assert await store.open_dead_letters(partition.sql) == [letter]
     assert await events(partition.sql) == []
 
 
@@ -367,7 +363,7 @@ async def test_a_letter_is_settled_one_way_only(
         await partition.add(**partition.fields(units=REFUSED))
     await drain.run_once([0])
     await accept(partition.sql)
-    first, second = await open_letters(partition.sql)
+    first, second = await store.open_dead_letters(partition.sql)
     decide = decider(partition.sql, scripts)
     await decide.retry(first)
     await decide.discard(second, "x")
@@ -392,7 +388,7 @@ async def test_a_month_that_has_no_table_any_more_is_made_for_a_retry(
     await accept(partition.sql)
     month = at_ms(partition.now).strftime("%Y_%m")
     await partition.sql.execute(f"DROP TABLE usage_records_{month}")
-    [letter] = await open_letters(partition.sql)
+    [letter] = await store.open_dead_letters(partition.sql)
     assert (await decider(partition.sql, scripts).retry(letter)).outcome is Outcome.RECORDED
     await partition.check()
 
@@ -407,7 +403,7 @@ async def test_a_discard_that_could_not_reach_redis_is_finished_by_the_same_call
         await decider(service.sql, Scripts(nowhere)).discard(letter, "ours")
     await nowhere.close()
     assert await used(ada) == ["15", "15"]  # too much for a while: refused early, never late
-    assert await open_letters(service.sql) == []
+    assert await store.open_dead_letters(service.sql) == []
     again = await decider(service.sql, service.scripts).discard(letter, "ours")
     assert again.outcome is Outcome.BEFORE
     await ada.load()
@@ -432,7 +428,7 @@ async def test_a_call_killed_at_any_await_is_finished_by_the_next(
         await service.post("/usage", usage(REFUSED))
         await service.drained()
         await accept(service.sql)
-        [letter] = await open_letters(service.sql)
+        [letter] = await store.open_dead_letters(service.sql)
         wire, doomed = Tripwire(at), await db.connect(database_url)
         with suppress(Crash):
             await settle(
