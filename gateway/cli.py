@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.backup.problem import BackupProblem
 from gateway.children import StartError
-from gateway.dev.datadir import DataDir
+from gateway.datadir import DataDir
 from ledger import clock, settings
 from ledger.settings import SettingError, Settings
 

@@ -56,6 +56,12 @@ SQL = {
     "gateway/doctor.py": "asks Postgres for its time",
 }
 
+DEV = {
+    "gateway/cli.py": "a command line: `./run`, its servers and its tokens",
+    "gateway/__main__.py": "a program's entry: hands the key of this data dir to the gateway",
+    "gateway/app.py": "knows the dev issuer, whose tokens production refuses",
+}
+
 CLOCK_CALLS = {
     "time.time", "time.time_ns", "time.monotonic", "time.monotonic_ns", "time.perf_counter",
     "time.perf_counter_ns", "time.localtime", "time.gmtime",
@@ -191,10 +197,18 @@ def service_imports(module: Module) -> list[str]:
     return [one for one in module.imports_of(*OURS) if not one.startswith("gateway.client")]
 
 
+def imports_dev(module: Module) -> bool:
+    """What runs in production must not need a developer's machine."""
+    if module.path.startswith("gateway/dev/"):
+        return False
+    return any(f"{one}.".startswith("gateway.dev.") for one in module.imports())
+
+
 RULES: list[tuple[Callable[[Module], object], dict[str, str]]] = [
     (wrong_imports, {}),
     (impure_imports, {}),
     (service_imports, {}),
+    (imports_dev, DEV),
     (imports_redis, REDIS),
     (imports_asyncpg, ASYNCPG),
     (uses_clock, CLOCK),
@@ -242,6 +256,8 @@ def test_named_queries_are_where_the_sql_is() -> None:
         (impure_imports, "ledger/domain/x.py", "import asyncio"),
         (service_imports, "gateway/client/x.py", "from ledger import clock"),
         (service_imports, "gateway/client/x.py", "from gateway import problems"),
+        (imports_dev, "gateway/backup/x.py", "from gateway.dev.servers import Server"),
+        (imports_dev, "gateway/x.py", "from gateway import dev"),
         (imports_redis, "ledger/x.py", "from redis.asyncio import Redis"),
         (imports_redis, "gateway/x.py", "import hiredis"),
         (imports_asyncpg, "gateway/x.py", "import asyncpg"),
@@ -275,6 +291,8 @@ def test_the_rule_sees_what_breaks_it(
         (wrong_imports, "ledger/x.py", "from lua import keys\nfrom ledger.domain import usage"),
         (impure_imports, "ledger/domain/x.py", "import re, msgspec\nfrom .period import Period"),
         (impure_imports, "ledger/x.py", "import structlog"),
+        (imports_dev, "gateway/dev/x.py", "from gateway.dev import tokens"),
+        (imports_dev, "gateway/x.py", "from gateway import datadir"),
         (uses_clock, "gateway/x.py", "from ledger import clock\nclock.now(), clock.monotonic()"),
         (uses_clock, "gateway/x.py", "import time\ntime.sleep(1)"),
         (uses_environ, "gateway/x.py", "import os\nos.path.join(environ)"),

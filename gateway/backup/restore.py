@@ -18,7 +18,7 @@ from gateway.backup.archive import Archive
 from gateway.backup.databases import Databases, unreachable
 from gateway.backup.manifest import Manifest
 from gateway.backup.problem import BackupProblem
-from gateway.dev.binaries import postgres_clients
+from gateway.binaries import postgres_clients
 from ledger import db, migrate, seals, store
 
 

@@ -15,7 +15,7 @@ from gateway.backup import archive, manifest, programs
 from gateway.backup.databases import unreachable
 from gateway.backup.manifest import Manifest
 from gateway.backup.problem import BackupProblem
-from gateway.dev.binaries import postgres_clients
+from gateway.binaries import postgres_clients
 from ledger import db, store
 
 

@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack
 import msgspec
 
 from gateway.children import Child, StartError
-from gateway.dev.datadir import DataDir, Runtime
+from gateway.datadir import DataDir, Runtime
 from gateway.dev.postgres import Postgres
 from gateway.dev.replication import Primary, Replica
 from gateway.dev.servers import Server, Valkey

@@ -14,9 +14,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from gateway import binaries
 from gateway.backup import key as keys
 from gateway.backup import programs
-from gateway.dev import binaries
 from ledger import db, store
 from ledger.settings import SettingError
 from tests.backup.conftest import Operator

@@ -11,7 +11,7 @@ import pytest
 from joserfc import jwt
 
 from gateway import cli
-from gateway.dev.datadir import DataDir, Runtime
+from gateway.datadir import DataDir, Runtime
 from gateway.dev.tokens import dev_key
 from ledger.domain.ids import dev_uuid
 from ledger.settings import SettingError
