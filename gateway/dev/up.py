@@ -164,6 +164,9 @@ def _runtime(wanted: Settings, servers: Sequence[Server]) -> Runtime:
         database_url=urls.get(Postgres.name, wanted.database_url),
         redis_url=urls.get(Valkey.name, wanted.redis_url),
         port=wanted.port,
+        durability=wanted.durability,
+        durability_replicas=wanted.durability_replicas,
+        partitions=wanted.partitions,
     )
 
 
