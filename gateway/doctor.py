@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Literal
 
 import asyncpg
@@ -32,13 +31,8 @@ class Finding(msgspec.Struct, frozen=True):
     line: str
 
 
-async def doctor(environ: Mapping[str, str] = os.environ) -> int:
-    """Prints the findings. 0: nothing wrong, 1: a problem, 2: the configuration cannot be read."""
-    try:
-        config = settings.load(environ)
-    except settings.SettingError as error:
-        print(f"problem  {error}")
-        return 2
+async def doctor(config: settings.Settings) -> int:
+    """Prints the findings. 0: nothing wrong, 1: a problem."""
     worst = 0
     async for finding in examine(config):
         print(f"{finding.level:8} {finding.line}")

@@ -47,7 +47,6 @@ ENVIRON = {
     "gateway/cli.py": "a command line: what it hands on to the programs it starts",
     "gateway/dev/servers.py": "what it hands on to the embedded Redis, with a variable of libc",
     "gateway/replay/command.py": "a command line: colours, and where the service is",
-    "gateway/doctor.py": "a command line: explains the settings",
 }
 SQL = {
     "ledger/migrate.py": "its own table, before any migration ran",

@@ -20,6 +20,7 @@ from ledger.domain.ids import dev_uuid, parse
 from ledger.recalculate import recalculate as recalculate_quotas
 from ledger.reconcile import Reconciler
 from ledger.reconcile.findings import text
+from ledger.settings import Settings
 
 
 def add_reconcile_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,9 +32,9 @@ def add_reconcile_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Exit codes: 0 all holds, 1 could not be compared, 3 something does not agree."
 
 
-async def reconcile(args: argparse.Namespace) -> int:
+async def reconcile(args: argparse.Namespace, config: Settings) -> int:
     """Compares everything: rows, totals, seals and the counters in Redis."""
-    return await answer(lambda session: _reconcile(session, args), patient=True)
+    return await answer(config, lambda session: _reconcile(session, args), patient=True)
 
 
 async def _reconcile(session: Session, args: argparse.Namespace) -> int:
@@ -49,9 +50,9 @@ def add_recalculate_arguments(parser: argparse.ArgumentParser) -> None:
     add_actor(parser)
 
 
-async def recalculate(args: argparse.Namespace) -> int:
+async def recalculate(args: argparse.Namespace, config: Settings) -> int:
     """Makes the quotas counted under an id anew from the rows."""
-    return await answer(lambda session: _recalculate(session, args), patient=True)
+    return await answer(config, lambda session: _recalculate(session, args), patient=True)
 
 
 async def _recalculate(session: Session, args: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ from gateway.operators.session import (
 )
 from ledger import clock, store
 from ledger.dead_letters import DeadLetters, NotOpen, Outcome, Settled
+from ledger.settings import Settings
 
 SHOWN = 50  # lines that a person looks through; as many as a page of the API
 
@@ -54,9 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_actor(discard)
 
 
-async def dead_letters(args: argparse.Namespace) -> int:
+async def dead_letters(args: argparse.Namespace, config: Settings) -> int:
     """Runs ``./run dead-letters``; the exit code."""
-    return await answer(lambda session: _LETTERS[args.work](session, args))
+    return await answer(config, lambda session: _LETTERS[args.work](session, args))
 
 
 async def _list(session: Session, args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from gateway.operators.session import Session, add_actor, answer, fail, number, text
 from ledger import clock
 from ledger.adoption import Adoption, NothingToDecide, Situation, situation
+from ledger.settings import Settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,24 +20,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_actor(parser)
 
 
-async def accept_gap(args: argparse.Namespace) -> int:
+async def accept_gap(args: argparse.Namespace, config: Settings) -> int:
     """Runs ``./run accept-gap``; the exit code."""
 
     async def accept(adoption: Adoption, partition: int) -> str:
         await adoption.accept_gap(partition)
         return "accepted; quotas are rebuilt from what the ledger has"
 
-    return await answer(lambda session: _partitions(session, args, _say_gap, accept))
+    return await answer(config, lambda session: _partitions(session, args, _say_gap, accept))
 
 
-async def adopt_redis(args: argparse.Namespace) -> int:
+async def adopt_redis(args: argparse.Namespace, config: Settings) -> int:
     """Runs ``./run adopt-redis``; the exit code."""
 
     async def adopt(adoption: Adoption, partition: int) -> str:
         parked = await adoption.adopt(partition)
         return f"adopted; {parked} entries from before the cursor are dead letters now"
 
-    return await answer(lambda session: _partitions(session, args, _say_foreign, adopt))
+    return await answer(config, lambda session: _partitions(session, args, _say_foreign, adopt))
 
 
 async def _partitions(

@@ -14,9 +14,10 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from ledger import db, logs, migrate, settings, store
+from ledger import db, logs, migrate, store
 from ledger.reconcile.counters import NotCompared
 from ledger.recovery import Superseded
+from ledger.settings import Settings
 from lua.connection import RedisConnection, RedisUnavailable
 from lua.scripts import Scripts
 from lua.types import Fenced
@@ -30,7 +31,7 @@ class Session:
 
     def __init__(
         self,
-        config: settings.Settings,
+        config: Settings,
         connection: db.Connection,
         redis: RedisConnection,
         partitions: int,
@@ -42,10 +43,11 @@ class Session:
         self.scripts = Scripts(redis)
 
 
-async def answer(work: Callable[[Session], Awaitable[int]], *, patient: bool = False) -> int:
+async def answer(
+    config: Settings, work: Callable[[Session], Awaitable[int]], *, patient: bool = False
+) -> int:
     """Does the work; whatever stands in its way is one line. `patient`: reads whole tables."""
     logs.silence()
-    config = settings.load()
     try:
         async with _session(config, patient) as session:
             return await work(session)
@@ -66,7 +68,7 @@ async def answer(work: Callable[[Session], Awaitable[int]], *, patient: bool = F
 
 
 @asynccontextmanager
-async def _session(config: settings.Settings, patient: bool) -> AsyncIterator[Session]:
+async def _session(config: Settings, patient: bool) -> AsyncIterator[Session]:
     redis = RedisConnection(config.redis_url)
     connection = await db.connect(config.database_url, patient=patient)
     try:
