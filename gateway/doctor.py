@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Literal
 
-import asyncpg
 import msgspec
 
 from ledger import db, durability, loops, migrate, settings, store
@@ -79,18 +78,11 @@ async def _postgres(
 ) -> AsyncIterator[Finding]:
     try:
         connection = await db.connect(config.database_url)
-    except asyncpg.InvalidPasswordError:
-        yield Finding("problem", "postgres: refuses user or password of DATABASE_URL")
-        return
-    except asyncpg.InvalidCatalogNameError:
-        yield Finding("problem", "postgres: the database named in DATABASE_URL does not exist")
-        return
-    except (*db.UNAVAILABLE, db.PostgresError, ValueError) as error:
-        yield Finding(
-            "problem",
-            f"postgres: no connection ({type(error).__name__}); is DATABASE_URL right and "
-            "Postgres running?",
+    except (*db.UNAVAILABLE, db.PostgresError) as error:
+        line = db.misconfigured(error) or (
+            f"no connection ({type(error).__name__}); is DATABASE_URL right and Postgres running?"
         )
+        yield Finding("problem", f"postgres: {line}")
         return
     try:
         major = connection.get_server_version().major

@@ -33,7 +33,6 @@ ASYNCPG = {
     "ledger/db.py": "connections and pools",
     "ledger/migrate.py": "runs before there is anything else",
     "gateway/dev/postgres.py": "the embedded server: waits for it and creates the database",
-    "gateway/doctor.py": "tells a wrong password from a missing database",
 }
 CLOCK = {
     "ledger/clock.py": "the one place that reads the time",

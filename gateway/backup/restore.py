@@ -84,7 +84,7 @@ async def _empty(databases: Databases, replace: bool) -> bool:
     except (*db.UNAVAILABLE, db.PostgresError) as error:
         if replace:
             return False
-        raise BackupProblem(unreachable(error)) from None
+        raise unreachable(error) from None
     if not empty and not replace:
         raise BackupProblem(
             f"database {databases.name} is not empty; with --replace the archive takes its place, "

@@ -15,11 +15,12 @@ from gateway.operators.session import (
     add_actor,
     answer,
     fail,
+    text,
 )
 from ledger.domain.ids import dev_uuid, parse
 from ledger.recalculate import recalculate as recalculate_quotas
 from ledger.reconcile import Reconciler
-from ledger.reconcile.findings import text
+from ledger.reconcile.findings import text as in_words
 from ledger.settings import Settings
 
 
@@ -40,13 +41,15 @@ async def reconcile(args: argparse.Namespace, config: Settings) -> int:
 async def _reconcile(session: Session, args: argparse.Namespace) -> int:
     reconciler = Reconciler(session.connection, session.redis, session.scripts, repair=args.repair)
     report = await reconciler.whole(session.partitions)
-    print(msgspec.json.encode(report).decode() if args.json else text(report))
+    print(msgspec.json.encode(report).decode() if args.json else in_words(report))
     return FOUND if report.findings else FAILED if report.skipped else DONE
 
 
 def add_recalculate_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``./run recalculate``."""
-    parser.add_argument("id", metavar="USER|ORG", help="a user's or an organisation's id")
+    parser.add_argument(
+        "id", metavar="USER|ORG", type=text, help="a user's or an organisation's id"
+    )
     add_actor(parser)
 
 

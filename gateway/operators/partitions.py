@@ -46,22 +46,26 @@ async def _partitions(
     say: Callable[[Situation], str],
     decide: Callable[[Adoption, int], Awaitable[str]],
 ) -> int:
-    """Says how each partition stands and, with a reason given, decides."""
+    """Says how each partition stands and, with a reason given, decides; of none when one of them
+    does not exist."""
     worst = 0
-    for partition in args.partitions:
+    found = {
+        one: await situation(session.connection, session.redis, one) for one in args.partitions
+    }
+    for partition, stands in found.items():
+        print(f"partition {partition}: {say(stands)}")
+        if args.reason is None:
+            continue
+        adoption = Adoption(
+            session.connection,
+            session.redis,
+            session.scripts,
+            actor=args.actor,
+            at=clock.now(),
+            reason=args.reason,
+        )
         try:
-            found = await situation(session.connection, session.redis, partition)
-            print(f"partition {partition}: {say(found)}")
-            if args.reason is not None:
-                adoption = Adoption(
-                    session.connection,
-                    session.redis,
-                    session.scripts,
-                    actor=args.actor,
-                    at=clock.now(),
-                    reason=args.reason,
-                )
-                print(f"partition {partition}: {await decide(adoption, partition)}")
+            print(f"partition {partition}: {await decide(adoption, partition)}")
         except NothingToDecide as error:
             worst = fail(str(error))
     if args.reason is None and not worst:

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from ledger import db, logs, migrate, store
+from ledger.adoption import NoSuchPartition
 from ledger.reconcile.counters import NotCompared
 from ledger.recovery import Superseded
 from ledger.settings import Settings
@@ -51,7 +52,7 @@ async def answer(
     try:
         async with _session(config, patient) as session:
             return await work(session)
-    except migrate.MigrationError as error:
+    except (migrate.MigrationError, NoSuchPartition) as error:
         return fail(str(error), WRONG_USAGE)
     except Superseded:
         return fail("Redis holds another history than the ledger; ./run adopt-redis comes first")
@@ -64,6 +65,8 @@ async def answer(
     except RedisUnavailable as error:
         return fail(f"{error}; what was decided is kept: run the same again when Redis answers")
     except (*db.UNAVAILABLE, db.PostgresError) as error:
+        if (line := db.misconfigured(error)) is not None:
+            return fail(line, WRONG_USAGE)
         return fail(f"no answer from Postgres ({type(error).__name__}); run the same again")
 
 

@@ -175,6 +175,7 @@ async def test_a_dump_that_fails_leaves_nothing_behind(operator: Operator, elsew
     [
         ("", 2, "DATABASE_URL: is not set"),
         ("postgresql://billing:hidden@127.0.0.1:1/billing", 1, "no connection to Postgres"),
+        ("postgresql://billing:hidden@127.0.0.1:99999/billing", 2, "DATABASE_URL: is not a URL"),
     ],
 )
 async def test_without_a_database_it_says_so(
@@ -286,7 +287,7 @@ def test_a_file_without_a_key_is_refused_without_showing_it(key_file: Path, text
 async def test_key_files_are_named_on_the_command_line(operator: Operator, key_file: Path) -> None:
     await operator.done("backup", "--to", operator.archive, BACKUP_KEY_FILE=str(key_file))
     await operator.done("backup", "--verify", operator.archive, BACKUP_KEY_FILE=str(key_file))
-    said = await operator.refused("backup", "--verify", operator.archive)
+    said = await operator.refused("backup", "--verify", operator.archive, exit_code=2)
     assert "BACKUP_KEY_FILE holds" in said and "ab" * 8 not in said
     key_file.chmod(0o644)
     wide = {"exit_code": 2, "BACKUP_KEY_FILE": str(key_file)}

@@ -8,6 +8,7 @@ import pwd
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 import pytest
@@ -173,6 +174,11 @@ async def test_a_letter_that_cannot_be_settled_does_not_hold_up_the_others(
         (["dead-letters", "discard", "1", "--reason", "a\nb"], "must be one line"),
         (["adopt-redis", "1", "--reason", "x" * 501], "must be one line"),
         (["accept-gap"], "PARTITION"),
+        (["accept-gap", "-1"], "PARTITION"),
+        (["recalculate", ""], "must be one line"),
+        (["recalculate", "a\tb"], "must be one line"),
+        (["recalculate", "ada", "--actor", ""], "must be one line"),
+        (["reconcile", "everything"], "unrecognized arguments"),
         (["dead-letters", "list", "--limit", "0"], "must be 1 or more"),
         (["dead-letters", "list", "--limit", "many"], "must be a whole number"),
     ],
@@ -205,6 +211,53 @@ async def test_a_server_out_of_reach_is_one_line(
     assert answer.stderr.startswith(f"billing: {says}")
     assert answer.stderr.count("\n") == 1
     assert "hush" not in answer.stderr
+
+
+@pytest.mark.parametrize("command", ["accept-gap", "adopt-redis"])
+async def test_of_partitions_of_which_one_does_not_exist_none_is_decided(
+    service: Service, run: Shell, command: str
+) -> None:
+    await service.drained()
+    for key in (keys.meta(0), keys.meta(99)):
+        await service.redis.run("HSET", key, "replid", "f" * 40)
+    answer = await run(command, "0", "99", "--reason", "x")
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr == "billing: there is no partition 99, only 0 to 3\n"
+    assert await service.sql.fetchval("SELECT COUNT(*) FROM audit_events") == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"password": "wrong"}, "Postgres refuses user or password of DATABASE_URL"),
+        ({"path": "/nowhere"}, "the database named in DATABASE_URL does not exist"),
+        ({"query": "sslmode=some"}, "DATABASE_URL has an option that cannot be used"),
+        ({"port": 99999}, "DATABASE_URL: is not a URL"),
+        ({"port": "x"}, "DATABASE_URL: is not a URL"),
+    ],
+)
+@pytest.mark.parametrize(
+    "words", [["dead-letters", "list"], ["migrate"], ["backup", "--to", "unwritten"]]
+)
+async def test_a_wrong_database_url_is_wrong_usage_whatever_the_command(
+    service: Service,
+    run: Shell,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    change: dict[str, Any],
+    says: str,
+) -> None:
+    parts = urlsplit(service.settings.database_url)
+    change = dict(change)  # the parameters are of every test
+    password, port = change.pop("password", parts.password), change.pop("port", parts.port)
+    netloc = f"{parts.username}:{password}@{parts.hostname}:{port}"
+    monkeypatch.setenv("DATABASE_URL", urlunsplit(parts._replace(netloc=netloc, **change)))
+    monkeypatch.chdir(service.settings.data_dir)
+    answer = await run(*words)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr.startswith(f"billing: {says}")
+    assert answer.stderr.count("\n") == 1
+    assert str(parts.password) not in answer.stderr
 
 
 async def test_a_database_that_is_not_migrated_is_one_line(service: Service, run: Shell) -> None:
