@@ -141,17 +141,6 @@ async def test_one_that_is_told_to_stop_leaves_nothing_behind(
     assert list(elsewhere.iterdir()) == []
 
 
-async def test_a_file_that_is_no_archive_or_cannot_be_one_is_wrong_usage(
-    operator: Operator, elsewhere: Path
-) -> None:
-    said = await operator.refused("backup", "--to", elsewhere / "none" / "a", exit_code=2)
-    assert said == f"{elsewhere / 'none' / 'a'} cannot be written: No such file or directory"
-    (elsewhere / "notes").write_text("not an archive")
-    line = f"{elsewhere / 'notes'} is not a backup of this service"
-    assert await operator.refused("backup", "--verify", elsewhere / "notes", exit_code=2) == line
-    assert await operator.refused("restore", elsewhere / "notes", exit_code=2) == line
-
-
 async def test_two_do_not_write_the_same_file(operator: Operator, elsewhere: Path) -> None:
     with (elsewhere / "a.part").open("wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -186,7 +175,6 @@ async def test_a_dump_that_fails_leaves_nothing_behind(operator: Operator, elsew
     [
         ("", 2, "DATABASE_URL: is not set"),
         ("postgresql://billing:hidden@127.0.0.1:1/billing", 1, "no connection to Postgres"),
-        ("postgresql://billing:hidden@127.0.0.1:99999/billing", 2, "DATABASE_URL: is not a URL"),
     ],
 )
 async def test_without_a_database_it_says_so(
