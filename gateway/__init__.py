@@ -1,1 +1,16 @@
-"""HTTP in, Redis on the hot path: the gateway, its command line and its dev servers."""
+"""HTTP in, Redis on the hot path: the gateway, its command line and its dev servers.
+
+- the service: `app` wires it; `hotpath`, `head` and `hotroutes` take the hot routes off the wire,
+  `routes` lists all; `auth` and `accounts` say who asks for whom; `usage` (with `metadata`),
+  `quotas`, `subscriptions`, `usage_list` and `probes` answer; `known` and `usage_types` remember
+  the ledger
+- its way to Redis: `admission`, `lane`, and `fair` for what has to wait
+- what it says: `messages`, `problems`, `limits`, `metrics`, `openapi`
+- its processes: `serving` in each, `workers` over several; `children` and `supervise` start and
+  keep them
+- the command line: `cli`, and `environment` for what it is told; `operators`, `doctor`, `replay`,
+  `backup`
+- what is on the machine: `datadir`, the folder, and `binaries`, the programs of Redis and Postgres;
+  `dev` adds servers and tokens for a developer
+- `client`: the Python SDK, which imports nothing of the service
+"""

@@ -115,7 +115,8 @@ class DeadLetters:
         return row, await self._find(letter.dead_letter_id)
 
     async def _have_month(self, letter: store.DeadLetter) -> None:
-        # Outside the transaction that books it: a new partition locks the whole table.
+        # Outside the transaction that books it and holds the cursor row: attaching a month may wait
+        # for a VACUUM of the table.
         try:
             recorded_at = parse_entry(letter.stream_id, letter.fields).recorded_at
         except BadEntry:

@@ -7,7 +7,8 @@
 - `lua.scripts`: one typed method per script; with `lua.record_call` the only places that know
   argument positions
 - `lua.connection`, `lua.multiplexer`: the two ways to Redis
-- `lua.recorder`: the record script on the hot path, over the second of them
+- `lua.recorder`: the record script on the hot path, over the second of them; `lua.replicated`: the
+  same, answered when the replicas have it too
 - `lua.standing`: what a partition says of itself
 - ``*.lua``: each opens with its contract (KEYS, ARGV, REPLY), held to the wrapper by a test
 """

@@ -8,3 +8,5 @@ INSERT INTO reconcile_state (partition) SELECT partition FROM stream_cursor ON C
 UPDATE reconcile_state SET claimed_at = checked_at;
 -- Whether a gap between two counters is excused is asked for each gap: by kind and time.
 CREATE INDEX audit_events_by_type ON audit_events (event_type, occurred_at);
+
+COMMENT ON COLUMN stream_cursor.revision IS 'Grows when counts of this partition change otherwise than Redis counted (a repeat, a settled dead letter, a recalculation): a quota loaded from an older snapshot is refused.';

@@ -227,6 +227,18 @@ def test_every_package_is_looked_at() -> None:
     assert len(MODULES) > 40
 
 
+@pytest.mark.parametrize("package", ["gateway", "ledger", "lua"])
+def test_a_package_says_what_each_of_its_modules_is_for(package: str) -> None:
+    [docstring] = [ast.get_docstring(one.tree) or "" for one in MODULES if one.name == package]
+    named = set(re.findall(rf"`(?:{package}\.)?(\w+)`", docstring))
+    there = {path.stem for path in (ROOT / package).glob("[a-z]*") if is_module(path)}
+    assert there <= named
+
+
+def is_module(path: Path) -> bool:
+    return path.suffix == ".py" or (path / "__init__.py").exists()
+
+
 def test_named_queries_are_where_the_sql_is() -> None:
     for folder in ("ledger/sql", "migrations"):
         for path in sorted((ROOT / folder).glob("*.sql")):

@@ -1,6 +1,6 @@
 """One typed function per named query of ``ledger/sql``; nothing else sends SQL to the ledger.
 
-A module here stands beside the ``.sql`` file of its name.
+A module here stands beside the ``.sql`` file of its name; `records` has none, as it writes by COPY.
 """
 
 from ledger.store.backup import (
