@@ -1,1 +1,18 @@
-"""HTTP in, Redis on the hot path: the gateway, its command line and its dev servers."""
+"""HTTP in, Redis on the hot path: the gateway, its command line and its dev servers.
+
+- the service: `app` wires it; `hotpath`, `head` and `hotroutes` take the hot routes off the wire,
+  `routes` lists all, `handlers` and `subscription_handlers` (by `http`) take the others; `auth` and `accounts` say who asks for whom; `usage` (with `metadata`),
+  `quotas`, `subscriptions`, `usage_list` and `probes` answer; `known` and `usage_types` remember
+  the ledger
+- subscriptions: `subscription_changes` begins and changes them, in words of `subscription_messages`
+  and `subscription_answers`
+- its way to Redis: `admission`, `lane`, and `fair` for what has to wait
+- what it says: `messages`, `problems`, `limits`, `metrics`, `openapi`
+- its processes: `serving` in each, `workers` over several; `children` and `supervise` start and
+  keep them
+- the command line: `cli`, and `environment` for what it is told; `operators`, `doctor`, `replay`,
+  `backup`
+- what is on the machine: `datadir`, the folder, and `binaries`, the programs of Redis and Postgres;
+  `dev` adds servers and tokens for a developer
+- `client`: the Python SDK, which imports nothing of the service
+"""

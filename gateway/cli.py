@@ -6,19 +6,17 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
+from gateway import environment
 from gateway.backup.problem import BackupProblem
 from gateway.children import StartError
-from gateway.dev.datadir import DataDir
-from ledger import clock, settings
-from ledger.settings import SettingError, Settings
+from ledger import clock
+from ledger.settings import SettingError
 
 
 class Command(NamedTuple):
@@ -62,26 +60,6 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _adopt_running(environ: MutableMapping[str, str], *, database: bool) -> None:
-    """Fills in what is not set from the `./run` that uses this data dir, if one does. Raises
-    `SettingError` when a `database` is needed and there is none."""
-    runtime = DataDir(Path(environ.get("BILLING_DATA_DIR", "").strip() or ".data")).running()
-    if runtime is None:
-        if database and not (environ.get("DATABASE_URL") or environ.get("DATABASE_URL_FILE")):
-            raise SettingError(
-                "DATABASE_URL", "is not set and no ./run is up; start ./run, or set the variables"
-            )
-        return
-    found = {
-        "DATABASE_URL": runtime.database_url,
-        "REDIS_URL": runtime.redis_url,
-        "PORT": None if runtime.port is None else str(runtime.port),
-    }
-    for name, value in found.items():
-        if value and not (environ.get(name) or environ.get(f"{name}_FILE")):
-            environ[name] = value
-
-
 def _up(_: argparse.Namespace) -> int:
     from gateway.dev import up as dev
 
@@ -114,7 +92,7 @@ def _token(args: argparse.Namespace) -> int:
 
     if args.role == "user" and not args.user:
         return _fail("token --role user needs --user", 2)
-    data = DataDir(Path(os.environ.get("BILLING_DATA_DIR", "").strip() or ".data"))
+    data = environment.data_dir(os.environ)
     data.create()
     key = dev_tokens.dev_key(data.path)
     token = dev_tokens.mint(
@@ -149,25 +127,10 @@ def _from_source(package: str, words: list[str]) -> int:
     os.execv(sys.executable, [sys.executable, "-P", "-m", package, *words])  # noqa: S606
 
 
-def _of_the_database(environ: MutableMapping[str, str], *, needed: bool = True) -> Settings:
-    """The settings of a job that is given the database's variables only. Raises `SettingError`."""
-    _adopt_running(environ, database=needed)
-    names = ("DATABASE_URL", "BACKUP_KEY_FILE", "BILLING_DATA_DIR")
-    given = {name: value for name, value in environ.items() if name.startswith(names)}
-    unused = {"REDIS_URL": "redis://unused"}
-    if not needed:
-        unused["DATABASE_URL"] = "postgresql://unused"
-    config = settings.load({**unused, **given})
-    environment = environ.get("BILLING_ENV", "").strip() or "dev"
-    if environment not in ("dev", "production"):  # else a mistyped one would be dev, with its key
-        raise SettingError("BILLING_ENV", "must be one of dev, production")
-    return msgspec.structs.replace(config, environment=environment)
-
-
 def _migrate(_: argparse.Namespace) -> int:
     from gateway.dev import up as dev
 
-    applied = asyncio.run(dev.migrate(_of_the_database(os.environ).database_url))
+    applied = asyncio.run(dev.migrate(environment.of_database(os.environ).database_url))
     print(f"{applied} migrations applied")
     return 0
 
@@ -181,15 +144,13 @@ def _replay_arguments(parser: argparse.ArgumentParser) -> None:
 def _replay(args: argparse.Namespace) -> int:
     from gateway.replay import command as replay
 
-    _adopt_running(os.environ, database=False)
-    return asyncio.run(replay.replay(args))
+    return asyncio.run(replay.replay(args, environ=environment.completed(os.environ)))
 
 
 def _doctor(_: argparse.Namespace) -> int:
     from gateway import doctor
 
-    _adopt_running(os.environ, database=True)
-    return asyncio.run(doctor.doctor(os.environ))
+    return asyncio.run(doctor.doctor(environment.of_service(os.environ)))
 
 
 def _backup_arguments(parser: argparse.ArgumentParser) -> None:
@@ -201,7 +162,7 @@ def _backup_arguments(parser: argparse.ArgumentParser) -> None:
 def _backup(args: argparse.Namespace) -> int:
     from gateway.backup import command
 
-    config = _of_the_database(os.environ, needed=args.verify is None)
+    config = environment.of_database(os.environ, needed=args.verify is None)
     return asyncio.run(command.backup(args, config, clock.now(), os.environ))
 
 
@@ -214,7 +175,7 @@ def _restore_arguments(parser: argparse.ArgumentParser) -> None:
 def _restore(args: argparse.Namespace) -> int:
     from gateway.backup import command
 
-    config = _of_the_database(os.environ, needed=True)
+    config = environment.of_database(os.environ)
     return asyncio.run(command.restore(args, config, clock.now(), os.environ))
 
 
@@ -222,9 +183,9 @@ def _operator(module: str, work: str) -> Callable[[argparse.Namespace], int]:
     """A command of `gateway.operators`."""
 
     def run(args: argparse.Namespace) -> int:
-        _adopt_running(os.environ, database=True)
+        config = environment.of_service(os.environ)
         found = getattr(import_module(f"gateway.operators.{module}"), work)
-        return int(asyncio.run(found(args)))
+        return int(asyncio.run(found(args, config)))
 
     return run
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Literal
 
-import asyncpg
 import msgspec
 
 from ledger import db, durability, loops, migrate, settings, store
@@ -33,13 +31,8 @@ class Finding(msgspec.Struct, frozen=True):
     line: str
 
 
-async def doctor(environ: Mapping[str, str] = os.environ) -> int:
-    """Prints the findings. 0: nothing wrong, 1: a problem, 2: the configuration cannot be read."""
-    try:
-        config = settings.load(environ)
-    except settings.SettingError as error:
-        print(f"problem  {error}")
-        return 2
+async def doctor(config: settings.Settings) -> int:
+    """Prints the findings. 0: nothing wrong, 1: a problem."""
     worst = 0
     async for finding in examine(config):
         print(f"{finding.level:8} {finding.line}")
@@ -91,18 +84,11 @@ async def _postgres(
 ) -> AsyncIterator[Finding]:
     try:
         connection = await db.connect(config.database_url)
-    except asyncpg.InvalidPasswordError:
-        yield Finding("problem", "postgres: refuses user or password of DATABASE_URL")
-        return
-    except asyncpg.InvalidCatalogNameError:
-        yield Finding("problem", "postgres: the database named in DATABASE_URL does not exist")
-        return
-    except (*db.UNAVAILABLE, db.PostgresError, ValueError) as error:
-        yield Finding(
-            "problem",
-            f"postgres: no connection ({type(error).__name__}); is DATABASE_URL right and "
-            "Postgres running?",
+    except (*db.UNAVAILABLE, db.PostgresError) as error:
+        line = db.misconfigured(error) or (
+            f"no connection ({type(error).__name__}); is DATABASE_URL right and Postgres running?"
         )
+        yield Finding("problem", f"postgres: {line}")
         return
     try:
         major = connection.get_server_version().major

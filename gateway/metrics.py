@@ -34,6 +34,11 @@ FINDINGS = Gauge(
     ["invariant"],
     multiprocess_mode="mostrecent",
 )
+RECONCILE_AGE = Gauge(
+    "billing_reconcile_age_seconds",
+    "Time since the partition that was not compared for longest was",
+    multiprocess_mode="mostrecent",
+)
 DURABILITY = Gauge(
     "billing_durability_in_force",
     "1 at the durability profile that Redis keeps, 0 at the others",

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -14,6 +14,7 @@ from gateway import metrics
 from ledger import db, store
 from ledger.domain.durability import Profile
 from ledger.durability import Watch
+from ledger.reconcile import OVERDUE_S
 from ledger.reconcile.findings import INVARIANTS
 from lua import keys
 from lua.cluster import Cluster
@@ -103,7 +104,7 @@ class Probes:
         if ledger is None:
             reasons.append("postgres does not answer: only accounts already loaded are served")
         else:
-            reasons += _reasons(*ledger, floors)
+            reasons += _reasons(ledger, floors)
         if lag is not None and lag > LAGGING_ENTRIES:
             reasons.append("the ledger is behind")
         return Ready(
@@ -157,19 +158,29 @@ class Probes:
             raise silent[0]
         return found
 
-    async def _ask_ledger(self) -> tuple[int, list[store.Cursor]] | None:
-        """How much does not agree and was not repaired, as the ledger last saw it, and how far each
-        partition is drained; None while Postgres does not answer."""
+    async def _ask_ledger(self) -> Ledger | None:
+        """None while Postgres does not answer."""
         try:
             async with asyncio.timeout(POSTGRES_PATIENCE_S):
                 found = await store.reconcile_findings(self._pool)
+                ages = await store.reconcile_ages(self._pool)
                 cursors = await store.cursors(self._pool)
         except (*db.UNAVAILABLE, db.PostgresError):
             return None
         findings = {one.invariant: one.findings for one in found}
         for invariant in INVARIANTS:
             metrics.FINDINGS.labels(invariant).set(findings.get(invariant, 0))
-        return sum(one.standing for one in found), cursors
+        metrics.RECONCILE_AGE.set(max(ages.values(), default=0))
+        return Ledger(sum(one.standing for one in found), ages, cursors)
+
+
+class Ledger(NamedTuple):
+    """How much does not agree and was not repaired, how long ago each partition was last looked at
+    to the end (in seconds), and how far each is drained."""
+
+    found: int
+    ages: Mapping[int, int]
+    cursors: Sequence[store.Cursor]
 
 
 def _named(partitions: Sequence[int]) -> str:
@@ -182,13 +193,17 @@ def _replid(info: Any) -> str | None:
     return found.group(1).decode() if found else None
 
 
-def _reasons(
-    found: int, cursors: Sequence[store.Cursor], floors: Mapping[int, str]
-) -> Iterator[str]:
+def _reasons(ledger: Ledger, floors: Mapping[int, str]) -> Iterator[str]:
     """What the ledger says that needs care."""
-    if found:
-        yield f"reconcile found {found} disagreements: ./run reconcile lists them"
-    behind = [(row, floors[row.partition]) for row in cursors if row.partition in floors]
+    if ledger.found:
+        yield f"reconcile found {ledger.found} disagreements: ./run reconcile lists them"
+    overdue = [one for one, seconds in ledger.ages.items() if seconds > OVERDUE_S]
+    if overdue:
+        yield (
+            f"reconcile has not compared {_named(overdue)} for more than "
+            f"{OVERDUE_S // 60} minutes: the ledger's log says why"
+        )
+    behind = [(row, floors[row.partition]) for row in ledger.cursors if row.partition in floors]
     gaps = [str(row.partition) for row, end in behind if keys.before(row.last_id, end)]
     if gaps:
         yield (

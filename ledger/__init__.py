@@ -3,6 +3,16 @@
 Way of one entry: `ledger.drain` reads a partition of the Redis stream and writes one
 transaction (`ledger.booking`: usage rows, totals, seal; and the cursor); `ledger.entitlements`
 builds the quota that Redis enforces from the same tables; `ledger.recovery` decides whether Redis
-may be believed.
-Pure rules live in `ledger.domain`; SQL lives in ``ledger/sql`` behind `ledger.store`.
+may be believed, and `ledger.durability` what it keeps on disk.
+
+`ledger.subscriptions` changes a subscription; `ledger.supersede` has the change reach every quota.
+
+What went wrong: `ledger.reconcile` compares rows, totals, seals (`ledger.seals`) and counters, and
+`ledger.recalculate` makes them anew; `ledger.dead_letters` and `ledger.adoption` carry out what an
+operator decided.
+
+`ledger.loops` runs it for ever, over connections of `ledger.db`; `ledger.flights` has done once
+what many ask for; `ledger.settings`, `ledger.clock` and `ledger.logs` are the one place of each;
+`ledger.migrate` and `ledger.catalogue` make the database. Pure rules live in `ledger.domain`; SQL
+lives in ``ledger/sql`` behind `ledger.store`.
 """

@@ -35,6 +35,10 @@ class NothingToDecide(Exception):
     """The partition is in order as far as this decision goes; the message says how."""
 
 
+class NoSuchPartition(Exception):
+    """The database was not made with so many; the message says which there are."""
+
+
 class Situation(msgspec.Struct, frozen=True):
     """A partition as the ledger and Redis see it."""
 
@@ -57,9 +61,13 @@ class Situation(msgspec.Struct, frozen=True):
 
 
 async def situation(connection: Connection, redis: Redis, partition: int) -> Situation:
-    """How a partition stands. Raises `NothingToDecide` when there is no such partition."""
+    """How a partition stands. Raises `NoSuchPartition`."""
     if not 0 <= partition < (partitions := await store.count_cursors(connection)):
-        raise NothingToDecide(f"there is no partition {partition}, only 0 to {partitions - 1}")
+        raise NoSuchPartition(
+            f"there is no partition {partition}, only 0 to {partitions - 1}"
+            if partitions
+            else "there is no partition yet; start ./run"
+        )
     redis_says = await history(redis, partition)
     return Situation(await store.cursor(connection, partition), redis_says)
 

@@ -58,6 +58,17 @@ UNAVAILABLE = (
 again is the answer."""
 
 
+def misconfigured(error: BaseException) -> str | None:
+    """What is wrong with DATABASE_URL when that is why Postgres lets nobody in; else None."""
+    if isinstance(error, asyncpg.InvalidCatalogNameError):
+        return "the database named in DATABASE_URL does not exist"
+    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
+        return "Postgres refuses user or password of DATABASE_URL"
+    if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
+        return "DATABASE_URL has an option that cannot be used"
+    return None
+
+
 async def connect(database_url: str, *, patient: bool = False) -> Connection:
     """A connection of one's own. `patient` for migrations: an index on a large table may take
     hours, but must not wait long for its lock."""

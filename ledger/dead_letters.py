@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import enum
 from datetime import datetime
-from uuid import UUID
 
 import msgspec
 
@@ -116,7 +115,8 @@ class DeadLetters:
         return row, await self._find(letter.dead_letter_id)
 
     async def _have_month(self, letter: store.DeadLetter) -> None:
-        # Outside the transaction that books it: a new partition locks the whole table.
+        # Outside the transaction that books it and holds the cursor row: attaching a month may wait
+        # for a VACUUM of the table.
         try:
             recorded_at = parse_entry(letter.stream_id, letter.fields).recorded_at
         except BadEntry:
@@ -159,15 +159,15 @@ class DeadLetters:
             "outcome": done.outcome,
             "reason": done.reason,
         }
-        who = count.who if count else b""
+        user_id, organization_id = keys.ids_of(count.who) if count else (None, None)
         await store.insert_audit_event(
             self._connection,
             event_type,
             self._actor,
             details,
             self._at,
-            user_id=UUID(bytes=who[-16:]) if who else None,
-            organization_id=UUID(bytes=who[1:17]) if keys.pool_of(who) else None,
+            user_id=user_id,
+            organization_id=organization_id,
         )
 
     async def _unload(self, done: Settled) -> None:
@@ -176,8 +176,8 @@ class DeadLetters:
         count = count_of(done.letter.fields)
         if count is None or not done.moves_units:
             return
-        partition, pool = done.letter.partition, keys.pool_of(count.who)
-        subjects = [keys.subject_text(one) for one in (count.who, pool) if one]
+        partition = done.letter.partition
+        subjects = [keys.subject_text(one) for one in keys.subjects_of(count.who)]
         try:
             await self._scripts.unload(partition, subjects, revision=done.revision)
         except Fenced:

@@ -138,7 +138,7 @@ class Drain:
                 async with self._connection.transaction():
                     return await self._batch(partition)
             except _MonthMissing as missing:
-                # Outside the batch's transaction: a new partition locks the whole table.
+                # Outside the batch's transaction: attaching may wait for a VACUUM of the table.
                 for month in missing.months:
                     await store.ensure_usage_month(self._connection, month)
                 self._months |= missing.months
@@ -179,7 +179,7 @@ class Drain:
         return Batch(tail.replid, len(tail.entries), drained, last_id, trim, revision, booking)
 
     def _have_months_for(self, records: list[UsageRecord]) -> None:
-        # A week ahead as well: making a month locks the table, which on its first day is busy.
+        # A week ahead as well: the first batch of a month would have to wait until it is made.
         days = {at_ms(ms).date() for ms in {one.recorded_at for one in records}}
         months = {one.replace(day=1) for day in days for one in (day, day + AHEAD)}
         if months - self._months:

@@ -20,11 +20,10 @@ from ledger.db import Connection, Executor, Pool
 from ledger.domain.entitlement import Entitled, Rule, Source, entitled
 from ledger.domain.period import Period
 from ledger.domain.subscription import ENDED, fall_due
-from ledger.domain.usage import Terms, at_ms, encode_terms, ms_of
+from ledger.domain.usage import Terms, at_ms, count_of, encode_terms, ms_of
 from ledger.flights import SingleFlight, Work
 from ledger.recovery import recover
 from lua import keys
-from lua.packing import Malformed, unpack_counted, unpack_said
 from lua.scripts import Scripts
 from lua.types import Fenced, Limit, LoadOutcome, Missing
 
@@ -173,14 +172,11 @@ class Loader:
                     continue
                 if "event" not in fields:
                     raise NotLoaded("the stream holds entries of another build")
-                try:
-                    said, quota = unpack_said(fields["event"]), unpack_counted(fields["quota"])
-                except (KeyError, Malformed):
-                    continue  # the drain parks it, and it counts nowhere
-                counts = (quota.pool_starts if is_pool else quota.starts) == starts
-                if counts and said.who.startswith(subject):
-                    usage_type = said.usage_type.decode()
-                    counted[usage_type] = counted.get(usage_type, 0) + quota.units
+                count = count_of(fields)
+                if count is None or not count.who.startswith(subject):
+                    continue
+                if (count.pool_period if is_pool else count.quota_period) == starts:
+                    counted[count.usage_type] = counted.get(count.usage_type, 0) + count.units
             if tail.entries:
                 after = tail.entries[-1][0]
             if len(tail.entries) < TAIL_PAGE:
@@ -193,8 +189,7 @@ async def snapshot(
     """Everything a subject's quota depends on, as of one instant of the ledger. A pool depends on
     its organisation alone, whoever asks for it."""
     pool = keys.is_pool(subject)
-    user_id = None if pool else UUID(bytes=subject[-16:])
-    organization_id = UUID(bytes=subject[1:17]) if subject[:1] == b"o" else None
+    user_id, organization_id = keys.ids_of(subject)
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         cursor = await store.cursor(connection, partition)
         default = await store.newest_plan(connection, default_tier)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
+from itertools import takewhile
 
 import structlog
 
@@ -51,7 +52,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     async with asyncio.TaskGroup() as group:
         for order in (1, -1):  # one reads and counts while the other waits for Postgres
             group.create_task(_for_ever("drain", settings, stop, partial(_drain, order)))
-        group.create_task(_for_ever("reconcile", settings, stop, _reconcile))
+        group.create_task(_for_ever("reconcile", settings, stop, partial(_reconcile, stop)))
         group.create_task(_for_ever("supersede", settings, stop, _supersede))
 
 
@@ -66,11 +67,15 @@ async def _drain(order: int, settings: Settings, connection: db.Connection, redi
     return once
 
 
-async def _reconcile(settings: Settings, connection: db.Connection, redis: Redis) -> Once:
+async def _reconcile(
+    stop: asyncio.Event, settings: Settings, connection: db.Connection, redis: Redis
+) -> Once:
     reconciler = Reconciler(connection, redis, Scripts(redis), repair=True)
 
     async def once() -> float:
-        await reconciler.run_once(range(settings.partitions))
+        # A look takes seconds where much is to be compared, and stopping must not wait for all.
+        partitions = takewhile(lambda _: not stop.is_set(), range(settings.partitions))
+        await reconciler.run_once(partitions)
         return RECONCILE_S
 
     return once

@@ -154,10 +154,14 @@ class _Reader:
         if value is None:
             raise SettingError(name, f"is required (example: {schemes[0]}://user@localhost/db)")
         try:
-            scheme = urlsplit(value).scheme
+            parts = urlsplit(value)
+            for host in parts.netloc.rpartition("@")[2].split(","):
+                _ = urlsplit(f"//{host}").port  # not a number of a port: ValueError
         except ValueError:
-            scheme = ""
-        if scheme not in schemes:
+            raise SettingError(
+                name, f"is not a URL (example: {schemes[0]}://user@localhost/db)"
+            ) from None
+        if parts.scheme not in schemes:
             raise SettingError(name, f"must start with {schemes[0]}://")
         return value
 

@@ -8,7 +8,8 @@
   argument positions
 - `lua.connection`, `lua.multiplexer`: the two ways to Redis
 - `lua.cluster`: which server a partition is on
-- `lua.recorder`: the record script on the hot path, over the second of them
+- `lua.recorder`: the record script on the hot path, over the second of them; `lua.replicated`: the
+  same, answered when the replicas have it too
 - `lua.standing`: what a partition says of itself
 - ``*.lua``: each opens with its contract (KEYS, ARGV, REPLY), held to the wrapper by a test
 """

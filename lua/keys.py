@@ -32,6 +32,18 @@ def pool_of(who: bytes) -> bytes | None:
     return who[:17] if who[:1] == b"o" else None
 
 
+def subjects_of(who: bytes) -> tuple[bytes, ...]:
+    """The subjects whose quotas count what `who` uses: its own, and the pool's if it shares one."""
+    pool = pool_of(who)
+    return (who,) if pool is None else (who, pool)
+
+
+def ids_of(subject: bytes) -> tuple[UUID | None, UUID | None]:
+    """User and organisation of a subject; no user: a pool."""
+    user_id = None if is_pool(subject) else UUID(bytes=subject[-16:])
+    return user_id, UUID(bytes=subject[1:17]) if subject[:1] == b"o" else None
+
+
 def is_pool(subject: bytes) -> bool:
     return subject[:1] == b"o" and len(subject) == 17
 

@@ -1,6 +1,6 @@
 --[[
 Makes quotas unusable until they are loaded anew, because the ledger's counts of them changed
-otherwise than by draining: the hash becomes a stub that refuses every snapshot from before the
+otherwise than Redis counted: the hash becomes a stub that refuses every snapshot from before the
 change.
 
 KEYS[1] meta

@@ -34,7 +34,6 @@ ASYNCPG = {
     "ledger/db.py": "connections and pools",
     "ledger/migrate.py": "runs before there is anything else",
     "gateway/dev/postgres.py": "the embedded server: waits for it and creates the database",
-    "gateway/doctor.py": "tells a wrong password from a missing database",
 }
 CLOCK = {
     "ledger/clock.py": "the one place that reads the time",
@@ -48,13 +47,18 @@ ENVIRON = {
     "gateway/cli.py": "a command line: what it hands on to the programs it starts",
     "gateway/dev/servers.py": "what it hands on to the embedded Redis, with a variable of libc",
     "gateway/replay/command.py": "a command line: colours, and where the service is",
-    "gateway/doctor.py": "a command line: explains the settings",
 }
 SQL = {
     "ledger/migrate.py": "its own table, before any migration ran",
     "gateway/dev/postgres.py": "the embedded server: creates the database",
     "gateway/backup/databases.py": "creates, renames and drops databases: names are no parameters",
     "gateway/doctor.py": "asks Postgres for its time",
+}
+
+DEV = {
+    "gateway/cli.py": "a command line: `./run`, its servers and its tokens",
+    "gateway/__main__.py": "a program's entry: hands the key of this data dir to the gateway",
+    "gateway/app.py": "knows the dev issuer, whose tokens production refuses",
 }
 
 CLOCK_CALLS = {
@@ -192,10 +196,18 @@ def service_imports(module: Module) -> list[str]:
     return [one for one in module.imports_of(*OURS) if not one.startswith("gateway.client")]
 
 
+def imports_dev(module: Module) -> bool:
+    """What runs in production must not need a developer's machine."""
+    if module.path.startswith("gateway/dev/"):
+        return False
+    return any(f"{one}.".startswith("gateway.dev.") for one in module.imports())
+
+
 RULES: list[tuple[Callable[[Module], object], dict[str, str]]] = [
     (wrong_imports, {}),
     (impure_imports, {}),
     (service_imports, {}),
+    (imports_dev, DEV),
     (imports_redis, REDIS),
     (imports_asyncpg, ASYNCPG),
     (uses_clock, CLOCK),
@@ -214,6 +226,18 @@ def test_each_thing_has_its_places_and_is_nowhere_else(
 def test_every_package_is_looked_at() -> None:
     assert {one.path.split("/")[0] for one in MODULES} == set(PACKAGES)
     assert len(MODULES) > 40
+
+
+@pytest.mark.parametrize("package", ["gateway", "ledger", "lua"])
+def test_a_package_says_what_each_of_its_modules_is_for(package: str) -> None:
+    [docstring] = [ast.get_docstring(one.tree) or "" for one in MODULES if one.name == package]
+    named = set(re.findall(rf"`(?:{package}\.)?(\w+)`", docstring))
+    there = {path.stem for path in (ROOT / package).glob("[a-z]*") if is_module(path)}
+    assert there <= named
+
+
+def is_module(path: Path) -> bool:
+    return path.suffix == ".py" or (path / "__init__.py").exists()
 
 
 def test_named_queries_are_where_the_sql_is() -> None:
@@ -243,6 +267,8 @@ def test_named_queries_are_where_the_sql_is() -> None:
         (impure_imports, "ledger/domain/x.py", "import asyncio"),
         (service_imports, "gateway/client/x.py", "from ledger import clock"),
         (service_imports, "gateway/client/x.py", "from gateway import problems"),
+        (imports_dev, "gateway/backup/x.py", "from gateway.dev.servers import Server"),
+        (imports_dev, "gateway/x.py", "from gateway import dev"),
         (imports_redis, "ledger/x.py", "from redis.asyncio import Redis"),
         (imports_redis, "gateway/x.py", "import hiredis"),
         (imports_asyncpg, "gateway/x.py", "import asyncpg"),
@@ -276,6 +302,8 @@ def test_the_rule_sees_what_breaks_it(
         (wrong_imports, "ledger/x.py", "from lua import keys\nfrom ledger.domain import usage"),
         (impure_imports, "ledger/domain/x.py", "import re, msgspec\nfrom .period import Period"),
         (impure_imports, "ledger/x.py", "import structlog"),
+        (imports_dev, "gateway/dev/x.py", "from gateway.dev import tokens"),
+        (imports_dev, "gateway/x.py", "from gateway import datadir"),
         (uses_clock, "gateway/x.py", "from ledger import clock\nclock.now(), clock.monotonic()"),
         (uses_clock, "gateway/x.py", "import time\ntime.sleep(1)"),
         (uses_environ, "gateway/x.py", "import os\nos.path.join(environ)"),

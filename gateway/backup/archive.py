@@ -59,13 +59,14 @@ class Archive:
         front = file.read(len(MAGIC) + _SALT + _KEY_ID + _LENGTH)
         length = int.from_bytes(front[-_LENGTH:], "big")
         if not front.startswith(MAGIC) or length > _LONGEST_MANIFEST:
-            raise BackupProblem(f"{file.name} is not a backup of this service")
+            raise BackupProblem(f"{file.name} is not a backup of this service", 2)
         rest = front[len(MAGIC) :]
         salt, made_with = rest[:_SALT], rest[_SALT : _SALT + _KEY_ID]
         if made_with != key_id(key):
             raise BackupProblem(
                 f"{file.name} was made with key {made_with.hex()}, BACKUP_KEY_FILE holds "
-                f"{key_id(key).hex()}: set it to the key of that time"
+                f"{key_id(key).hex()}: set it to the key of that time",
+                2,
             )
         self.manifest = file.read(length)
         self._cipher = _cipher(key, salt)

@@ -33,7 +33,7 @@ class Databases:
         try:
             self._connection = await db.connect(self.url("postgres"), patient=True)
         except (*db.UNAVAILABLE, db.PostgresError, ValueError) as error:
-            raise BackupProblem(unreachable(error)) from None
+            raise unreachable(error) from None
         return self
 
     async def __aexit__(
@@ -99,9 +99,11 @@ class Databases:
             raise BackupProblem(f"Postgres: {error}") from None
 
 
-def unreachable(error: Exception) -> str:
+def unreachable(error: Exception) -> BackupProblem:
     """What to say when there is no connection. The error's own words may hold the password."""
-    return (
+    if (line := db.misconfigured(error)) is not None:
+        return BackupProblem(line, 2)
+    return BackupProblem(
         f"no connection to Postgres ({type(error).__name__}); "
         "is DATABASE_URL right and Postgres running?"
     )

@@ -7,7 +7,7 @@ import secrets
 import stat
 from pathlib import Path
 
-from gateway.dev.datadir import DataDir, write_private
+from gateway.datadir import DataDir, write_private
 from ledger.settings import SettingError
 
 _VARIABLE = "BACKUP_KEY_FILE"

@@ -18,7 +18,7 @@ from gateway.backup.archive import Archive
 from gateway.backup.databases import Databases, unreachable
 from gateway.backup.manifest import Manifest
 from gateway.backup.problem import BackupProblem
-from gateway.dev.binaries import postgres_clients
+from gateway.binaries import postgres_clients
 from ledger import db, migrate, seals, store
 
 
@@ -84,7 +84,7 @@ async def _empty(databases: Databases, replace: bool) -> bool:
     except (*db.UNAVAILABLE, db.PostgresError) as error:
         if replace:
             return False
-        raise BackupProblem(unreachable(error)) from None
+        raise unreachable(error) from None
     if not empty and not replace:
         raise BackupProblem(
             f"database {databases.name} is not empty; with --replace the archive takes its place, "

@@ -15,7 +15,7 @@ from gateway.backup import archive, manifest, programs
 from gateway.backup.databases import unreachable
 from gateway.backup.manifest import Manifest
 from gateway.backup.problem import BackupProblem
-from gateway.dev.binaries import postgres_clients
+from gateway.binaries import postgres_clients
 from ledger import db, store
 
 
@@ -27,7 +27,7 @@ async def take(
         try:
             connection = await db.connect(database_url, patient=True)
         except (*db.UNAVAILABLE, db.PostgresError, ValueError) as error:
-            raise BackupProblem(unreachable(error)) from None
+            raise unreachable(error) from None
         try:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 snapshot = await store.export_snapshot(connection)
@@ -75,7 +75,9 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
     except BlockingIOError:
         raise BackupProblem(f"another backup is being written to {path}") from None
     except OSError as error:
-        raise BackupProblem(f"{path} cannot be written: {error.strerror}") from None
+        wrong = isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError)
+        said = f"{path} cannot be written: {error.strerror}"
+        raise BackupProblem(said, 2 if wrong else 1) from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import asyncpg
 
+from gateway import binaries as server_binaries
 from gateway.children import StartError, last_line
-from gateway.dev import binaries as server_binaries
-from gateway.dev.datadir import write_private
+from gateway.datadir import write_private
 from gateway.dev.servers import LOOPBACK, POLL_S, Server
 from ledger import clock
 

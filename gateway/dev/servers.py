@@ -18,9 +18,9 @@ from typing import Literal, Self
 
 import msgspec
 
+from gateway import binaries as server_binaries
 from gateway.children import Child, StartError, last_line
-from gateway.dev import binaries as server_binaries
-from gateway.dev.datadir import write_private
+from gateway.datadir import write_private
 from ledger import clock
 
 LOOPBACK = "127.0.0.1"

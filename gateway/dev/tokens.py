@@ -11,7 +11,7 @@ import msgspec
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from gateway.dev.datadir import write_private
+from gateway.datadir import write_private
 from ledger import clock
 from ledger.domain.ids import dev_uuid
 from ledger.settings import SettingError

@@ -16,13 +16,13 @@ from contextlib import AsyncExitStack
 import msgspec
 
 from gateway.children import Child, StartError
-from gateway.dev.datadir import DataDir, Runtime
+from gateway.datadir import DataDir, Runtime
 from gateway.dev.postgres import Postgres
 from gateway.dev.replication import Primary, Replica
 from gateway.dev.servers import Server, Valkey
 from gateway.dev.tokens import dev_key, mint
 from gateway.supervise import keep_alive, until_stopped
-from ledger import clock, settings
+from ledger import clock, db, settings
 from ledger.settings import SettingError, Settings
 
 _READY_TIMEOUT_S = 60.0
@@ -118,6 +118,8 @@ async def migrate(database_url: str) -> int:
     try:
         return await migrate.migrate(database_url)
     except Exception as error:  # whatever it is, the database is not usable
+        if (line := db.misconfigured(error)) is not None:
+            raise StartError(line, exit_code=2) from None
         cause = str(error) or type(error).__name__
         raise StartError(f"the database cannot be migrated: {cause}") from error
 
@@ -164,6 +166,9 @@ def _runtime(wanted: Settings, servers: Sequence[Server]) -> Runtime:
         database_url=urls.get(Postgres.name, wanted.database_url),
         redis_url=urls.get(Valkey.name, wanted.redis_url),
         port=wanted.port,
+        durability=wanted.durability,
+        durability_replicas=wanted.durability_replicas,
+        partitions=wanted.partitions,
     )
 
 

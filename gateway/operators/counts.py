@@ -15,11 +15,13 @@ from gateway.operators.session import (
     add_actor,
     answer,
     fail,
+    text,
 )
 from ledger.domain.ids import dev_uuid, parse
 from ledger.recalculate import recalculate as recalculate_quotas
 from ledger.reconcile import Reconciler
-from ledger.reconcile.findings import text
+from ledger.reconcile.findings import text as in_words
+from ledger.settings import Settings
 
 
 def add_reconcile_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,27 +33,29 @@ def add_reconcile_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Exit codes: 0 all holds, 1 could not be compared, 3 something does not agree."
 
 
-async def reconcile(args: argparse.Namespace) -> int:
+async def reconcile(args: argparse.Namespace, config: Settings) -> int:
     """Compares everything: rows, totals, seals and the counters in Redis."""
-    return await answer(lambda session: _reconcile(session, args), patient=True)
+    return await answer(config, lambda session: _reconcile(session, args), patient=True)
 
 
 async def _reconcile(session: Session, args: argparse.Namespace) -> int:
     reconciler = Reconciler(session.connection, session.redis, session.scripts, repair=args.repair)
-    report = await reconciler.whole(range(session.partitions))
-    print(msgspec.json.encode(report).decode() if args.json else text(report))
+    report = await reconciler.whole(session.partitions)
+    print(msgspec.json.encode(report).decode() if args.json else in_words(report))
     return FOUND if report.findings else FAILED if report.skipped else DONE
 
 
 def add_recalculate_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``./run recalculate``."""
-    parser.add_argument("id", metavar="USER|ORG", help="a user's or an organisation's id")
+    parser.add_argument(
+        "id", metavar="USER|ORG", type=text, help="a user's or an organisation's id"
+    )
     add_actor(parser)
 
 
-async def recalculate(args: argparse.Namespace) -> int:
+async def recalculate(args: argparse.Namespace, config: Settings) -> int:
     """Makes the quotas counted under an id anew from the rows."""
-    return await answer(lambda session: _recalculate(session, args), patient=True)
+    return await answer(config, lambda session: _recalculate(session, args), patient=True)
 
 
 async def _recalculate(session: Session, args: argparse.Namespace) -> int:

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Awaitable, Callable
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
 
-from gateway.operators.session import Session, add_actor, answer, fail, number, text
+from gateway.operators.session import (
+    DONE,
+    Session,
+    add_actor,
+    answer,
+    count,
+    fail,
+    number,
+    text,
+)
 from ledger import clock, store
 from ledger.dead_letters import DeadLetters, NotOpen, Outcome, Settled
+from ledger.settings import Settings
+
+SHOWN = 50  # lines that a person looks through; as many as a page of the API
 
 _OUTCOMES = {
     Outcome.RECORDED: "recorded",
@@ -24,8 +38,11 @@ _OUTCOMES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``./run dead-letters``."""
     work = parser.add_subparsers(dest="work", required=True, metavar="list|retry|discard")
-    shown = work.add_parser("list", help="open ones, oldest first")
+    shown = work.add_parser("list", help="open ones, newest first")
     shown.add_argument("--all", action="store_true", help="settled ones too")
+    shown.add_argument(
+        "--limit", metavar="N", type=count, help=f"at most so many ({SHOWN}; with --json all)"
+    )
     shown.add_argument("--json", action="store_true", help="as one JSON array")
     retry = work.add_parser("retry", help="book them as the ledger would")
     which = retry.add_mutually_exclusive_group(required=True)
@@ -38,24 +55,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_actor(discard)
 
 
-async def dead_letters(args: argparse.Namespace) -> int:
+async def dead_letters(args: argparse.Namespace, config: Settings) -> int:
     """Runs ``./run dead-letters``; the exit code."""
-    return await answer(lambda session: _LETTERS[args.work](session, args))
+    return await answer(config, lambda session: _LETTERS[args.work](session, args))
 
 
 async def _list(session: Session, args: argparse.Namespace) -> int:
-    letters = await store.dead_letters(session.connection, settled=args.all)
-    rows = [_row(letter) for letter in letters]
-    if args.json:
-        print(msgspec.json.encode(rows).decode())
-        return 0
-    for row in rows:
+    """Prints while it reads: there may be more than memory holds."""
+    letters = store.dead_letters(session.connection, settled=args.all)
+    try:
+        if args.json:
+            await _print_json(letters, args.limit)
+        elif not await _print_lines(letters, args.limit or SHOWN):
+            print("there are no dead letters" if args.all else "there are no open dead letters")
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return DONE
+
+
+async def _print_json(letters: AsyncIterator[store.DeadLetter], limit: int | None) -> None:
+    shown = 0
+    async for letter in letters:
+        if shown == limit:
+            break
+        print(",\n" if shown else "[", msgspec.json.encode(_row(letter)).decode(), sep="", end="")
+        shown += 1
+    print("]" if shown else "[]")
+
+
+async def _print_lines(letters: AsyncIterator[store.DeadLetter], limit: int) -> int:
+    shown = 0
+    async for letter in letters:
+        if shown == limit:
+            print(f"there are older ones: --limit {10 * limit} shows more")
+            break
+        row = _row(letter)
         reason = row.pop("reason")
         print("  ".join("-" if value is None else str(value) for value in row.values()))
         print(f"    {reason}")
-    if not rows:
-        print("there are no dead letters" if args.all else "there are no open dead letters")
-    return 0
+        shown += 1
+    return shown
 
 
 def _row(letter: store.DeadLetter) -> dict[str, Any]:
@@ -76,8 +116,7 @@ def _row(letter: store.DeadLetter) -> dict[str, Any]:
 async def _retry(session: Session, args: argparse.Namespace) -> int:
     ids = args.ids
     if args.all_open:
-        letters = await store.dead_letters(session.connection, settled=False)
-        ids = [letter.dead_letter_id for letter in letters]
+        ids = await store.open_dead_letters(session.connection)
     return await _settle(ids, _decider(session, args).retry)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from gateway.operators.session import Session, add_actor, answer, fail, number, text
 from ledger import clock
 from ledger.adoption import Adoption, NothingToDecide, Situation, situation
+from ledger.settings import Settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,24 +20,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_actor(parser)
 
 
-async def accept_gap(args: argparse.Namespace) -> int:
+async def accept_gap(args: argparse.Namespace, config: Settings) -> int:
     """Runs ``./run accept-gap``; the exit code."""
 
     async def accept(adoption: Adoption, partition: int) -> str:
         await adoption.accept_gap(partition)
         return "accepted; quotas are rebuilt from what the ledger has"
 
-    return await answer(lambda session: _partitions(session, args, _say_gap, accept))
+    return await answer(config, lambda session: _partitions(session, args, _say_gap, accept))
 
 
-async def adopt_redis(args: argparse.Namespace) -> int:
+async def adopt_redis(args: argparse.Namespace, config: Settings) -> int:
     """Runs ``./run adopt-redis``; the exit code."""
 
     async def adopt(adoption: Adoption, partition: int) -> str:
         parked = await adoption.adopt(partition)
         return f"adopted; {parked} entries from before the cursor are dead letters now"
 
-    return await answer(lambda session: _partitions(session, args, _say_foreign, adopt))
+    return await answer(config, lambda session: _partitions(session, args, _say_foreign, adopt))
 
 
 async def _partitions(
@@ -45,22 +46,26 @@ async def _partitions(
     say: Callable[[Situation], str],
     decide: Callable[[Adoption, int], Awaitable[str]],
 ) -> int:
-    """Says how each partition stands and, with a reason given, decides."""
+    """Says how each partition stands and, with a reason given, decides; of none when one of them
+    does not exist."""
     worst = 0
-    for partition in args.partitions:
+    found = {
+        one: await situation(session.connection, session.redis, one) for one in args.partitions
+    }
+    for partition, stands in found.items():
+        print(f"partition {partition}: {say(stands)}")
+        if args.reason is None:
+            continue
+        adoption = Adoption(
+            session.connection,
+            session.redis,
+            session.scripts,
+            actor=args.actor,
+            at=clock.now(),
+            reason=args.reason,
+        )
         try:
-            found = await situation(session.connection, session.redis, partition)
-            print(f"partition {partition}: {say(found)}")
-            if args.reason is not None:
-                adoption = Adoption(
-                    session.connection,
-                    session.redis,
-                    session.scripts,
-                    actor=args.actor,
-                    at=clock.now(),
-                    reason=args.reason,
-                )
-                print(f"partition {partition}: {await decide(adoption, partition)}")
+            print(f"partition {partition}: {await decide(adoption, partition)}")
         except NothingToDecide as error:
             worst = fail(str(error))
     if args.reason is None and not worst:

@@ -14,9 +14,11 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from ledger import db, logs, migrate, settings, store
+from ledger import db, logs, migrate, store
+from ledger.adoption import NoSuchPartition
 from ledger.reconcile.counters import NotCompared
 from ledger.recovery import Superseded
+from ledger.settings import Settings
 from lua.cluster import Cluster
 from lua.connection import RedisConnection, RedisUnavailable
 from lua.scripts import Scripts
@@ -31,7 +33,7 @@ class Session:
 
     def __init__(
         self,
-        config: settings.Settings,
+        config: Settings,
         connection: db.Connection,
         redis: Cluster[RedisConnection],
         partitions: int,
@@ -43,14 +45,15 @@ class Session:
         self.scripts = Scripts(redis)
 
 
-async def answer(work: Callable[[Session], Awaitable[int]], *, patient: bool = False) -> int:
+async def answer(
+    config: Settings, work: Callable[[Session], Awaitable[int]], *, patient: bool = False
+) -> int:
     """Does the work; whatever stands in its way is one line. `patient`: reads whole tables."""
     logs.silence()
-    config = settings.load()
     try:
         async with _session(config, patient) as session:
             return await work(session)
-    except migrate.MigrationError as error:
+    except (migrate.MigrationError, NoSuchPartition) as error:
         return fail(str(error), WRONG_USAGE)
     except Superseded:
         return fail("Redis holds another history than the ledger; ./run adopt-redis comes first")
@@ -63,11 +66,13 @@ async def answer(work: Callable[[Session], Awaitable[int]], *, patient: bool = F
     except RedisUnavailable as error:
         return fail(f"{error}; what was decided is kept: run the same again when Redis answers")
     except (*db.UNAVAILABLE, db.PostgresError) as error:
+        if (line := db.misconfigured(error)) is not None:
+            return fail(line, WRONG_USAGE)
         return fail(f"no answer from Postgres ({type(error).__name__}); run the same again")
 
 
 @asynccontextmanager
-async def _session(config: settings.Settings, patient: bool) -> AsyncIterator[Session]:
+async def _session(config: Settings, patient: bool) -> AsyncIterator[Session]:
     redis = Cluster(config.redis_url, RedisConnection)
     connection = await db.connect(config.database_url, patient=patient)
     try:
@@ -102,6 +107,12 @@ def number(text: str) -> int:
     if not re.fullmatch("[0-9]{1,18}", text):
         raise argparse.ArgumentTypeError("must be a whole number")
     return int(text)
+
+
+def count(text: str) -> int:
+    if (found := number(text)) < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return found
 
 
 def text(said: str) -> str:

@@ -7,6 +7,8 @@ from the ledger: audited first, then unloaded, so that the next request loads it
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -27,6 +29,8 @@ log = structlog.get_logger()
 
 EVERY_S = 15  # a partition: a drift is known within a minute even when its worker dies
 ROWS = 50_000  # compared at most at one look: well within a statement's ten seconds
+OVERDUE_S = 300  # twenty looks: an outage that is over, or a ledger that lags, is no news
+NOTED = 1000  # findings kept of a partition: a broken one has as many as rows
 STEPS = 10  # of the scan, for each partition: quotas besides those that were used
 _findings = msgspec.json.Decoder(list[Finding])
 
@@ -46,51 +50,67 @@ class Reconciler:
         others; of every partition that nobody has looked at lately."""
         reports = []
         for partition in partitions:
-            claimed = await store.claim_reconcile(self._connection, partition, EVERY_S)
-            if claimed is None:
+            look = await store.claim_reconcile(self._connection, partition, EVERY_S)
+            if look is None:
                 continue
             for _ in range(STEPS):
                 if await self._scan.step():
                     break
-            reports.append(await self._latest(partition, *claimed))
+            reports.append(await self._latest(look))
         return merged(reports)
 
-    async def whole(self, partitions: Sequence[int]) -> Report:
+    async def whole(self, partitions: int) -> Report:
         """Every row and every quota. Takes as long as reading all of them."""
-        reports = []
+        reports, through, skipped = [], {}, set()
         while not await self._scan.step():
             pass
-        for partition in partitions:
-            through = (await store.cursor(self._connection, partition)).position
-            checked = merged(
-                [
-                    await rows.check(self._connection, partition, 0, through),
-                    await rows.check_whole(self._connection, partition),
-                ]
-            )
-            found = checked.findings[: rows.MOST]
-            await store.note_reconcile(self._connection, partition, through, found)
-            reports.append(checked)
+        for partition in range(partitions):
+            through[partition] = (await store.cursor(self._connection, partition)).position
+            reports.append(await rows.check(self._connection, partition, 0, through[partition]))
+            reports.append(await rows.check_whole(self._connection, partition))
             subjects = sorted(self._scan.take(partition))
             reports.append(await self._compared(partition, subjects))
+            if reports[-1].skipped:
+                skipped.add(partition)
         reports.append(await rows.check_totals(self._connection))
         reports.append(await rows.check_hashes(self._connection))
-        return merged(reports)
+        report = merged(reports)
+        for partition, position in through.items():
+            found = [one for one in report.findings if _place(one, partitions) == partition]
+            # Claimed only now: looks that began meanwhile have not seen all that this one has.
+            look = await store.claim_reconcile(self._connection, partition, None)
+            await self._note(look, position, found, completed=partition not in skipped)
+        return report
 
-    async def _latest(self, partition: int, position: int, found: str) -> Report:
+    async def _latest(self, look: store.Look) -> Report:
+        partition, noted = look.partition, _findings.decode(look.findings)
         newest = (await store.cursor(self._connection, partition)).position
-        through = min(newest, position + ROWS)
-        checked = await rows.check(self._connection, partition, position, through)
-        touched = await store.touched_accounts(self._connection, partition, position, through)
+        through = min(newest, look.position + ROWS)
+        checked = await rows.check(self._connection, partition, look.position, through)
+        touched = await store.touched_accounts(self._connection, partition, look.position, through)
         subjects = _subjects(touched) | self._scan.take(partition)
-        report = merged([checked, await self._compared(partition, sorted(subjects))])
+        subjects |= {one.subject for one in noted if one.subject}
+        compared = await self._compared(partition, sorted(subjects))
+        report = merged([checked, compared])
         for one in report.findings:
             log.error("reconcile_found", **msgspec.structs.asdict(one))
-        # Rows do not mend by themselves: told of until a look at everything finds them mended.
-        standing = [one for one in _findings.decode(found) if one.invariant != "I3"]
-        every = list(dict.fromkeys([*standing, *report.findings]))[: rows.MOST]
-        await store.note_reconcile(self._connection, partition, through, every)
+        again = {one.subject for one in report.findings if one.subject}
+        # Rows and totals do not mend by themselves: told of until they are known to be mended.
+        standing = [
+            one
+            for one in noted
+            if one.subject not in again and (compared.skipped or not one.is_counter)
+        ]
+        found = list(dict.fromkeys([*standing, *report.findings]))
+        await self._note(look, through, found, completed=not compared.skipped)
         return report
+
+    async def _note(
+        self, look: store.Look | None, position: int, found: list[Finding], *, completed: bool
+    ) -> None:
+        if look is not None:
+            kept = found[:NOTED]
+            await store.note_reconcile(self._connection, look, position, kept, completed=completed)
 
     async def _compared(self, partition: int, subjects: Sequence[str]) -> Report:
         compared, findings, skipped = 0, [], []
@@ -116,9 +136,10 @@ class Reconciler:
         mended = [one for one in differences if one.subject in subjects]
         if mended and self._repair:
             await self._mend(partition, mended)
-        told = [Finding("I3", rows.total_words(one)) for one in wrong]
-        return told + [
-            Finding("I3", one.what, partition, self._repair and one.subject in subjects)
+        return [rows.total_finding(one) for one in wrong] + [
+            Finding(
+                "I3", one.what, partition, self._repair and one.subject in subjects, one.subject
+            )
             for one in differences
         ]
 
@@ -132,12 +153,16 @@ class Reconciler:
         await self._scripts.unload(partition, subjects, revision=cursor.revision)
 
 
-def _subjects(accounts: Iterable[tuple[object, object]]) -> set[str]:
-    found: set[str] = set()
-    for user_id, organization_id in accounts:
-        who = Account(user_id, organization_id).who  # type: ignore[arg-type]
-        pool = keys.pool_of(who)
-        found.add(keys.subject_text(who))
-        if pool is not None:
-            found.add(keys.subject_text(pool))
-    return found
+def _place(finding: Finding, partitions: int) -> int:
+    """The partition that a finding is noted under: a total's is that of its subject."""
+    if finding.partition is not None:
+        return finding.partition
+    try:
+        return keys.partition_of(keys.subject_of(finding.subject or ""), partitions)
+    except ValueError:  # no subject of ours, or the line that there are more
+        return 0
+
+
+def _subjects(accounts: Iterable[tuple[UUID, UUID | None]]) -> set[str]:
+    subjects = (keys.subjects_of(Account(*ids).who) for ids in accounts)
+    return {keys.subject_text(one) for one in chain.from_iterable(subjects)}

@@ -14,13 +14,13 @@ import msgspec
 
 from ledger import store
 from ledger.db import Connection
-from ledger.domain.usage import at_ms
+from ledger.domain.usage import at_ms, count_of
 from lua import keys
-from lua.packing import NONE, Malformed, unpack_counted, unpack_said, unpack_state
+from lua.packing import unpack_state
 from lua.scripts import Scripts
 
 CHUNK = 200  # quotas compared at one instant: Redis serves nobody else meanwhile (a millisecond)
-PAGE = 5000
+PAGE = 1000  # as many as the script reads itself: Redis serves nobody else meanwhile
 BACKLOG = 10_000  # entries beyond which comparing would hold up the drain that lags
 ATTEMPTS = 5  # each loses only to something newer: a recovery, a trim, a burst of entries
 LOOKS = 3  # a difference must be seen so often: what is being put right meanwhile is none
@@ -54,6 +54,7 @@ class Counters:
     def __init__(self, connection: Connection, scripts: Scripts) -> None:
         self._connection = connection
         self._scripts = scripts
+        self._tail: Tail | None = None  # as long as it is that of the cursor
 
     async def compare(
         self, partition: int, subjects: Sequence[str]
@@ -75,63 +76,71 @@ class Counters:
         self, partition: int, subjects: Sequence[str]
     ) -> tuple[int, list[Difference]]:
         names = [keys.quota_named(partition, subject) for subject in subjects]
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             async with self._connection.transaction(isolation="repeatable_read", readonly=True):
                 cursor = await store.cursor(self._connection, partition)
                 counted = await store.counted(self._connection, subjects)
-            undrained = Undrained()
-            through = await self._read_tail(partition, cursor.last_id, undrained)
+            tail = await self._tail_after(cursor, read_on=attempt > 0)
             tally = await self._scripts.tally(
-                partition, names, epoch=cursor.epoch, cursor=cursor.last_id, through=through
+                partition, names, epoch=cursor.epoch, cursor=cursor.last_id, through=tail.through
             )
             if tally is None:
                 continue
-            undrained.add(tally.entries)
+            tail.add(tally.entries)
             compared, found = 0, []
             for subject, fields in zip(subjects, tally.quotas, strict=True):
                 for usage_type, starts, used in _counts(fields):
                     compared += 1
                     expected = counted.get((subject, usage_type, at_ms(starts)), 0)
-                    expected += undrained.units[subject, usage_type, starts]
+                    expected += tail.units.get((subject, usage_type, starts), 0)
                     if used != expected:
                         found.append(Difference(subject, usage_type, starts, used, expected))
             return compared, found
-        tail = await self._scripts.read(partition, after=cursor.last_id, count=1)
-        if keys.before(cursor.last_id, tail.floor):
+        newest = await self._scripts.read(partition, after=cursor.last_id, count=1)
+        if keys.before(cursor.last_id, newest.floor):
             raise NotCompared("the database lacks usage that Redis no longer has: ./run accept-gap")
         raise NotCompared("its stream changes faster than it can be read")
 
-    async def _read_tail(self, partition: int, after: str, undrained: Undrained) -> str:
-        """Adds what is not drained but for the newest, which the script reads; its last id."""
-        for _ in range(BACKLOG // PAGE):
-            tail = await self._scripts.read(partition, after=after, count=PAGE)
-            undrained.add(tail.entries)
-            if tail.entries:
-                after = tail.entries[-1][0]
-            if len(tail.entries) < PAGE:
-                return after
-        raise NotCompared(f"the ledger is more than {BACKLOG:,} entries behind")
+    async def _tail_after(self, cursor: store.Cursor, *, read_on: bool) -> Tail:
+        """What is not drained but for the newest, which the script reads. Read once as long as the
+        cursor stands, and `read_on` when that became too long for the script."""
+        tail = self._tail
+        if tail is None or not tail.follows(cursor):
+            self._tail = tail = Tail(cursor)
+            read_on = True
+        while read_on:
+            if tail.entries >= BACKLOG:
+                raise NotCompared(f"the ledger is more than {BACKLOG:,} entries behind")
+            page = await self._scripts.read(cursor.partition, after=tail.through, count=PAGE)
+            tail.add(page.entries)
+            read_on = len(page.entries) == PAGE
+        return tail
 
 
-class Undrained:
-    """Units of stream entries, by subject, usage type and start of the quota's period."""
+class Tail:
+    """What is not drained, as far as it was read: how many `entries`, `through` which, and their
+    units by subject, usage type and start of the quota's period."""
 
-    def __init__(self) -> None:
+    def __init__(self, cursor: store.Cursor) -> None:
+        self._after = (cursor.partition, cursor.replid, cursor.epoch, cursor.last_id)
+        self.through = cursor.last_id
+        self.entries = 0
         self.units: dict[tuple[str, str, int], int] = defaultdict(int)
 
+    def follows(self, cursor: store.Cursor) -> bool:
+        """Whether this is the tail of the cursor: entries are only ever added to a history."""
+        return self._after == (cursor.partition, cursor.replid, cursor.epoch, cursor.last_id)
+
     def add(self, entries: Sequence[tuple[str, dict[str, bytes]]]) -> None:
-        for _, fields in entries:
-            try:
-                said, counted = unpack_said(fields["event"]), unpack_counted(fields["quota"])
-                usage_type, subject = said.usage_type.decode(), keys.subject_text(said.who)
-            except (KeyError, ValueError, IndexError, Malformed):
-                continue  # a control entry, or one that the drain parks and that counts nowhere
-            self.units[subject, usage_type, counted.starts] += counted.units
-            pool = keys.pool_of(said.who)
-            if pool is not None and counted.pool_starts != NONE:
-                self.units[keys.subject_text(pool), usage_type, counted.pool_starts] += (
-                    counted.units
-                )
+        for entry_id, fields in entries:
+            self.through, self.entries = entry_id, self.entries + 1
+            count = count_of(fields)
+            if count is None:
+                continue  # a control entry, or one that counts nowhere
+            periods = (count.quota_period, count.pool_period)
+            for subject, starts in zip(keys.subjects_of(count.who), periods, strict=False):
+                if starts is not None:
+                    self.units[keys.subject_text(subject), count.usage_type, starts] += count.units
 
 
 def _counts(fields: dict[str, bytes]) -> list[tuple[str, int, int | None]]:

@@ -17,12 +17,19 @@ INVARIANTS: Mapping[str, str] = {
 
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One disagreement. `partition` None: of the ledger as a whole."""
+    """One disagreement. `subject`: whose counter or total it is. `partition` None: a total, of
+    which the ledger has one whatever its partitions are."""
 
     invariant: str
     what: str
     partition: int | None = None
     repaired: bool = False
+    subject: str | None = None
+
+    @property
+    def is_counter(self) -> bool:
+        """Whether it is of a counter in Redis, which is a copy and may be right by now."""
+        return self.subject is not None and self.partition is not None
 
 
 class Report(msgspec.Struct, frozen=True):

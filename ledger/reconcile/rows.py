@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
-from uuid import UUID
 
 from ledger import store
 from ledger.db import Connection, Executor
@@ -41,7 +40,7 @@ async def check_whole(db: Executor, partition: int) -> Report:
 async def check_totals(db: Executor) -> Report:
     """Running totals against the sums of all rows."""
     wrong = await store.wrong_totals(db)
-    return Report({}, told("I3", [total_words(one) for one in wrong], None), [])
+    return Report({}, bounded([total_finding(one) for one in wrong]), [])
 
 
 async def check_hashes(connection: Connection) -> Report:
@@ -54,15 +53,9 @@ async def wrong_totals_of(db: Executor, subjects: Iterable[str]) -> list[store.W
     """Those of some subjects: before a counter is made anew from them."""
     found: list[store.WrongTotal] = []
     for subject in subjects:
-        found += await store.wrong_totals_of(db, subject, *ids_of(subject))
+        ids = keys.ids_of(keys.subject_of(subject))
+        found += await store.wrong_totals_of(db, subject, *ids)
     return found
-
-
-def ids_of(subject: str) -> tuple[UUID | None, UUID | None]:
-    """User and organisation of a subject in words; no user: a pool."""
-    raw = keys.subject_of(subject)
-    user_id = None if keys.is_pool(raw) else UUID(bytes=raw[-16:])
-    return user_id, UUID(bytes=raw[1:17]) if raw[:1] == b"o" else None
 
 
 def total_words(one: store.WrongTotal) -> str:
@@ -72,11 +65,20 @@ def total_words(one: store.WrongTotal) -> str:
     )
 
 
-def told(invariant: str, whats: list[str], partition: int | None) -> list[Finding]:
-    findings = [Finding(invariant, what, partition) for what in whats[:MOST]]
-    if len(whats) > MOST:
-        findings.append(Finding(invariant, f"and {len(whats) - MOST} more of these", partition))
-    return findings
+def total_finding(one: store.WrongTotal) -> Finding:
+    return Finding("I3", total_words(one), subject=one.subject)
+
+
+def told(invariant: str, whats: list[str], partition: int) -> list[Finding]:
+    return bounded([Finding(invariant, what, partition) for what in whats])
+
+
+def bounded(findings: list[Finding]) -> list[Finding]:
+    """Findings of one kind, the first of them one by one."""
+    if len(findings) <= MOST:
+        return findings
+    more = f"and {len(findings) - MOST} more of these"
+    return [*findings[:MOST], Finding(findings[0].invariant, more, findings[0].partition)]
 
 
 def _unclaimed(row: dict[str, Any]) -> str:

@@ -11,6 +11,8 @@ from lua.cluster import Server
 from lua.connection import RedisUnavailable
 
 KEYS = 1000  # looked at by one command: a fraction of a millisecond of Redis' time
+# Subjects of a partition that wait, a few MB: another ledger may look at it, and nobody take them.
+WAITING = 50_000
 _QUOTA = re.compile(r"quota:\{p(\d+)\}:(.+)")
 
 
@@ -21,7 +23,8 @@ class Servers(Protocol):
 
 
 class QuotaScan:
-    """Goes round all keys of all servers; what it found waits until it is taken."""
+    """Goes round all keys of all servers; what it found waits until it is taken. What there is no
+    room for is found again in a later round."""
 
     def __init__(self, redis: Servers) -> None:
         self._redis = redis
@@ -44,7 +47,9 @@ class QuotaScan:
             said = (0, [])
         for key in said[1]:
             if match := _QUOTA.fullmatch(key.decode()):
-                self._found[int(match.group(1))].add(match.group(2))
+                waiting = self._found[int(match.group(1))]
+                if len(waiting) < WAITING:
+                    waiting.add(match.group(2))
         self._next = int(said[0])
         if self._next == 0:
             del self._left[0]

@@ -1,4 +1,7 @@
 -- name: insert_cursors
+WITH looks AS (
+    INSERT INTO reconcile_state (partition) SELECT generate_series(0, $1::INTEGER - 1)
+    ON CONFLICT DO NOTHING)
 INSERT INTO stream_cursor (partition) SELECT generate_series(0, $1::INTEGER - 1) ON CONFLICT DO NOTHING;
 
 -- name: count_cursors

@@ -1,14 +1,29 @@
 -- name: claim_reconcile
--- By time, not by a lock: a worker that dies leaves nothing behind, and two never do the same.
-INSERT INTO reconcile_state AS s (partition) VALUES ($1)
-ON CONFLICT (partition) DO UPDATE SET checked_at = NOW()
-WHERE s.checked_at <= NOW() - make_interval(secs => $2::INTEGER)
-RETURNING position, findings;
+-- By time, not by a lock: a worker that dies leaves nothing behind, and two never do the same. The
+-- microsecond tells two looks apart that begin at once.
+UPDATE reconcile_state SET claimed_at = GREATEST(NOW(), claimed_at + INTERVAL '1 microsecond')
+WHERE partition = $1
+  AND ($2::INTEGER IS NULL OR claimed_at <= NOW() - make_interval(secs => $2))
+RETURNING claimed_at, position, findings;
 
 -- name: note_reconcile
-INSERT INTO reconcile_state (partition, position, findings) VALUES ($1, $2, $3)
-ON CONFLICT (partition) DO UPDATE
-SET position = EXCLUDED.position, findings = EXCLUDED.findings, checked_at = NOW();
+-- Only what the latest look found: one that was overtaken has not seen what the other noted.
+UPDATE reconcile_state
+SET position = $3, findings = $4, checked_at = CASE WHEN $5 THEN NOW() ELSE checked_at END
+WHERE partition = $1 AND claimed_at = $2;
+
+-- name: forget_findings
+-- What was told of these subjects is mended. A look under way does not know that: it is not noted.
+UPDATE reconcile_state
+SET claimed_at = GREATEST(NOW(), claimed_at + INTERVAL '1 microsecond'), findings = (
+    SELECT COALESCE(jsonb_agg(f), '[]') FROM jsonb_array_elements(findings) AS f
+    WHERE f ->> 'subject' IS NULL OR f ->> 'subject' <> ALL($2::TEXT[]))
+WHERE partition = $1;
+
+-- name: reconcile_ages
+-- Seconds since a look at each partition last completed.
+SELECT partition, EXTRACT(EPOCH FROM NOW() - checked_at)::INTEGER AS seconds
+FROM reconcile_state ORDER BY partition;
 
 -- name: reconcile_findings
 -- How many of each invariant, as of when each partition was last looked at.

@@ -1,6 +1,6 @@
 """One typed function per named query of ``ledger/sql``; nothing else sends SQL to the ledger.
 
-A module here stands beside the ``.sql`` file of its name.
+A module here stands beside the ``.sql`` file of its name; `records` has none, as it writes by COPY.
 """
 
 from ledger.store import outbox, subscriptions
@@ -45,6 +45,7 @@ from ledger.store.dead_letters import (
     dead_letter,
     dead_letters,
     explain_dead_letter,
+    open_dead_letters,
 )
 from ledger.store.drain import (
     KnownKey,
@@ -66,11 +67,14 @@ from ledger.store.quota import (
     totals,
 )
 from ledger.store.reconcile import (
+    Look,
     WrongTotal,
     claim_reconcile,
     count_records,
     counted,
+    forget_findings,
     note_reconcile,
+    reconcile_ages,
     reconcile_findings,
     recordless_keys,
     rows_at_fault,
@@ -95,6 +99,7 @@ __all__ = [
     "DeadLetter",
     "KnownKey",
     "Lease",
+    "Look",
     "PastAnswer",
     "PlanVersion",
     "Position",
@@ -124,6 +129,7 @@ __all__ = [
     "ensure_usage_month",
     "explain_dead_letter",
     "export_snapshot",
+    "forget_findings",
     "hold_cursor",
     "insert_audit_event",
     "insert_dead_letter",
@@ -138,11 +144,13 @@ __all__ = [
     "newest_plan",
     "note_organization_user",
     "note_reconcile",
+    "open_dead_letters",
     "organization_of_user",
     "organizations_of_user",
     "outbox",
     "plan",
     "positions",
+    "reconcile_ages",
     "reconcile_findings",
     "recordless_keys",
     "renew_terms",

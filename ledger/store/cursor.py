@@ -13,8 +13,8 @@ LOCK_TIMEOUT = "6s"
 
 class Cursor(msgspec.Struct, frozen=True):
     """How far a partition has been drained, from which server; the place of its last record, the
-    revision of its counts, which grows when they change otherwise than by draining, and the head of
-    its hash chain."""
+    revision of its counts, which grows when they change otherwise than Redis counted (a repeat, a
+    settled dead letter, a recalculation), and the head of its hash chain."""
 
     partition: int
     epoch: int

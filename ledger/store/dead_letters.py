@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any, Literal
 
@@ -9,6 +10,8 @@ import msgspec
 
 from ledger.db import Executor
 from ledger.store.queries import QUERIES
+
+PAGE = 200  # entries are a few hundred bytes, unless a caller filled their metadata
 
 Status = Literal["open", "retried", "discarded"]
 
@@ -44,9 +47,19 @@ async def dead_letter(db: Executor, dead_letter_id: int) -> DeadLetter | None:
     return None if row is None else _letter(dict(row))
 
 
-async def dead_letters(db: Executor, *, settled: bool) -> list[DeadLetter]:
-    """Open ones, and those that are settled when asked for; oldest first."""
-    return [_letter(dict(row)) for row in await db.fetch(QUERIES["dead_letters"], settled)]
+async def dead_letters(db: Executor, *, settled: bool) -> AsyncIterator[DeadLetter]:
+    """Open ones, and those that are settled when asked for; newest first, a page in memory."""
+    before: int | None = None
+    while page := await db.fetch(QUERIES["dead_letters"], settled, before, PAGE):
+        for row in page:
+            yield _letter(dict(row))
+        before = page[-1]["dead_letter_id"]
+
+
+async def open_dead_letters(db: Executor) -> list[int]:
+    """Their ids, oldest first."""
+    rows = await db.fetch(QUERIES["open_dead_letters"])
+    return [row["dead_letter_id"] for row in rows]
 
 
 async def count_open_dead_letters(db: Executor) -> int:

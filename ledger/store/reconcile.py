@@ -25,16 +25,42 @@ class WrongTotal(msgspec.Struct, frozen=True):
     records: int  # that add up to what is expected
 
 
-async def claim_reconcile(db: Executor, partition: int, every_s: int) -> tuple[int, str] | None:
-    """The position up to which the partition's rows were compared, and what was found (JSON); None
-    when somebody did so less than `every_s` ago."""
+class Look(msgspec.Struct, frozen=True):
+    """A look at a partition that has begun, by when it did; up to which position the rows were
+    compared before, and what was found then (JSON)."""
+
+    partition: int
+    claimed_at: datetime
+    position: int
+    findings: str
+
+
+async def claim_reconcile(db: Executor, partition: int, every_s: int | None) -> Look | None:
+    """Begins a look, which any other gives way to; None when somebody did so less than `every_s`
+    ago, if that is given."""
     row = await db.fetchrow(QUERIES["claim_reconcile"], partition, every_s)
-    return None if row is None else (row["position"], row["findings"])
+    return None if row is None else Look(partition, **dict(row))
 
 
-async def note_reconcile(db: Executor, partition: int, position: int, findings: Any) -> None:
+async def note_reconcile(
+    db: Executor, look: Look, position: int, findings: Any, *, completed: bool
+) -> None:
+    """Notes what a look found, unless another one has begun since."""
     body = msgspec.json.encode(findings).decode()
-    await db.execute(QUERIES["note_reconcile"], partition, position, body)
+    await db.execute(
+        QUERIES["note_reconcile"], look.partition, look.claimed_at, position, body, completed
+    )
+
+
+async def forget_findings(db: Executor, partition: int, subjects: Sequence[str]) -> None:
+    """Takes back what was told of these subjects, which has been mended."""
+    await db.execute(QUERIES["forget_findings"], partition, subjects)
+
+
+async def reconcile_ages(db: Executor) -> dict[int, int]:
+    """Seconds since a look at each partition last completed."""
+    rows = await db.fetch(QUERIES["reconcile_ages"])
+    return {row["partition"]: row["seconds"] for row in rows}
 
 
 class Found(msgspec.Struct, frozen=True):

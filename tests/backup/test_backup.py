@@ -14,9 +14,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from gateway import binaries
 from gateway.backup import key as keys
 from gateway.backup import programs
-from gateway.dev import binaries
 from ledger import db, store
 from ledger.settings import SettingError
 from tests.backup.conftest import Operator
@@ -286,7 +286,7 @@ def test_a_file_without_a_key_is_refused_without_showing_it(key_file: Path, text
 async def test_key_files_are_named_on_the_command_line(operator: Operator, key_file: Path) -> None:
     await operator.done("backup", "--to", operator.archive, BACKUP_KEY_FILE=str(key_file))
     await operator.done("backup", "--verify", operator.archive, BACKUP_KEY_FILE=str(key_file))
-    said = await operator.refused("backup", "--verify", operator.archive)
+    said = await operator.refused("backup", "--verify", operator.archive, exit_code=2)
     assert "BACKUP_KEY_FILE holds" in said and "ab" * 8 not in said
     key_file.chmod(0o644)
     wide = {"exit_code": 2, "BACKUP_KEY_FILE": str(key_file)}

@@ -116,6 +116,17 @@ async def test_a_file_that_cannot_be_read_is_named(
     assert said.startswith(f"{tmp_path / name} cannot be read: {why}")
 
 
+async def test_a_file_that_is_no_archive_or_cannot_be_one_is_wrong_usage(
+    operator: Operator, tmp_path: Path
+) -> None:
+    said = await operator.refused("backup", "--to", tmp_path / "none" / "a", exit_code=2)
+    assert said == f"{tmp_path / 'none' / 'a'} cannot be written: No such file or directory"
+    (tmp_path / "notes").write_text("not an archive")
+    line = f"{tmp_path / 'notes'} is not a backup of this service"
+    assert await operator.refused("backup", "--verify", tmp_path / "notes", exit_code=2) == line
+    assert await operator.refused("restore", tmp_path / "notes", exit_code=2) == line
+
+
 async def test_a_ledger_that_was_tampered_with_before_the_backup_does_not_come_back(
     operator: Operator,
 ) -> None:

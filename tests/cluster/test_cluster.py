@@ -58,9 +58,9 @@ async def test_reconcile_and_doctor_look_at_every_server(service: Service, nodes
         [name, *_] = sorted(await node.ask("KEYS", "quota:*"))
         await node.ask("HSET", name, "used:api_calls", 7)
     reconciler = Reconciler(service.sql, service.servers, service.scripts, repair=True)
-    report = await reconciler.whole(range(PARTITIONS))
+    report = await reconciler.whole(PARTITIONS)
     assert len(report.findings) == len(nodes.primaries)
-    assert (await reconciler.whole(range(PARTITIONS))).findings == []
+    assert (await reconciler.whole(PARTITIONS)).findings == []
     async with with_setting(nodes.primaries[2], "appendfsync", "everysec"):
         found = [one.line async for one in doctor.examine(service.settings)]
         said = await ready(service)

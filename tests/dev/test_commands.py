@@ -11,8 +11,9 @@ import pytest
 from joserfc import jwt
 
 from gateway import cli
-from gateway.dev.datadir import DataDir, Runtime
+from gateway.datadir import DataDir, Runtime
 from gateway.dev.tokens import dev_key
+from gateway.environment import completed, of_database, of_service
 from ledger.domain.ids import dev_uuid
 from ledger.settings import SettingError
 from tests.dev.processes import call, environment
@@ -158,7 +159,27 @@ def test_help_names_every_command(tmp_path: Path) -> None:
     assert answer.returncode == 0
 
 
+def test_what_is_not_set_is_as_the_running_servers_were_started(tmp_path: Path) -> None:
+    runtime = Runtime(
+        "postgresql://d", "redis://r", 8081, durability="replicated", durability_replicas=2,
+        partitions=8,
+    )  # fmt: skip
+    environ = {"BILLING_DATA_DIR": str(tmp_path)}
+    with DataDir(tmp_path) as data:
+        data.publish(runtime)
+        config = of_service(environ)
+        said = (config.database_url, config.redis_url, config.port, config.partitions)
+        assert said == ("postgresql://d", "redis://r", 8081, 8)
+        assert (config.durability, config.durability_replicas) == ("replicated", 2)
+        config = of_service({**environ, "DURABILITY": "default", "PARTITIONS": "4"})
+        assert (config.durability, config.durability_replicas) == ("default", 0)
+        assert config.partitions == 4
+    assert completed(environ) == environ
+    with pytest.raises(SettingError, match=r"DATABASE_URL: is not set and no \./run is up"):
+        of_service(environ)
+
+
 def test_a_mistyped_environment_is_not_taken_for_dev() -> None:
     environ = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "BILLING_ENV": "prod"}
     with pytest.raises(SettingError, match="BILLING_ENV: must be one of dev, production"):
-        cli._of_the_database(environ)
+        of_database(environ)

@@ -104,6 +104,19 @@ def test_two_folders_run_side_by_side_and_one_folder_only_once(tmp_path: Path) -
         assert first.end(signal.SIGINT) == second.end(signal.SIGINT) == 0
 
 
+def test_doctor_judges_by_what_the_running_servers_were_started_with(tmp_path: Path) -> None:
+    with supervisor("infrastructure", environ=environment(tmp_path, DURABILITY="dev-fast")) as one:
+        one.exports()
+        second = environment(tmp_path)
+        assert call("migrate", environ=second).returncode == 0
+        answer = call("doctor", environ=second)
+        assert (answer.returncode, answer.stderr) == (0, "")
+        assert "problem" not in answer.stdout
+        asked_for_more = call("doctor", environ={**second, "DURABILITY": "default"})
+        assert asked_for_more.returncode == 1
+        assert "appendfsync" in asked_for_more.stdout
+
+
 @pytest.fixture
 def read_only(tmp_path: Path) -> Path:
     """A folder that cannot be made: its parent is a file, which stops root too."""

@@ -6,7 +6,9 @@ import asyncio
 import os
 import pwd
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 import pytest
@@ -18,7 +20,7 @@ from ledger.domain.ids import dev_uuid
 from lua import keys
 from lua.keys import Account, partition_of
 from tests.conftest import Service
-from tests.dev.processes import call, environment
+from tests.dev.processes import call, command, environment
 from tests.flow.invariants import check
 
 SECRET = "feature-nobody-may-see"
@@ -77,7 +79,7 @@ async def test_open_letters_are_listed_without_what_the_caller_said(
     listed = await run("dead-letters", "list", "--json")
     rows = msgspec.json.decode(listed.stdout)
     assert [(row["id"], row["units"], row["status"]) for row in rows] == [
-        (1, 13, "open"), (2, 13, "open"), (3, 13, "open")
+        (3, 13, "open"), (2, 13, "open"), (1, 13, "open")
     ]  # fmt: skip
     assert SECRET not in shown.stdout + listed.stdout
 
@@ -107,6 +109,52 @@ async def test_letters_are_retried_and_discarded_with_one_line_each(
     assert [row["status"] for row in everything] == ["retried", "discarded", "retried"]
 
 
+async def test_the_newest_letters_are_listed_first_and_no_more_of_them_than_asked_for(
+    parked: Service, run: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module("ledger.store.dead_letters"), "PAGE", 2)
+    two = await run("dead-letters", "list", "--limit", "2")
+    lines = two.stdout.splitlines()
+    assert [line.split()[0] for line in lines if "CheckViolation" not in line] == [
+        "3",
+        "2",
+        "there",
+    ]
+    assert lines[-1] == "there are older ones: --limit 20 shows more"
+    all_three = await run("dead-letters", "list", "--limit", "3")
+    assert "there are older ones" not in all_three.stdout
+    assert all_three.stdout.count("CheckViolation") == 3
+    listed = await run("dead-letters", "list", "--json")
+    assert [row["id"] for row in msgspec.json.decode(listed.stdout)] == [3, 2, 1]
+    listed = await run("dead-letters", "list", "--json", "--limit", "1")
+    assert [row["id"] for row in msgspec.json.decode(listed.stdout)] == [3]
+    await parked.sql.execute("DELETE FROM dead_letters")
+    assert (await run("dead-letters", "list", "--json")).stdout == "[]\n"
+
+
+async def test_a_reader_that_has_seen_enough_of_the_letters_is_no_failure(
+    parked: Service,
+) -> None:
+    await parked.sql.execute(
+        "INSERT INTO dead_letters (partition, stream_id, entry, reason)"
+        " SELECT 0, n || '-9', '{}', repeat('x', 200) FROM generate_series(1, 2000) n"
+    )
+    config = parked.settings
+    variables = {"DATABASE_URL": config.database_url, "REDIS_URL": config.redis_url}
+    process = await asyncio.create_subprocess_exec(
+        *command("dead-letters", "list", "--json"),
+        env=environment(config.data_dir, **variables),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    assert await process.stdout.readexactly(1) == b"["
+    process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
+    said = await process.stderr.read()
+    await process.wait()
+    assert (process.returncode, said) == (0, b"")
+
+
 async def test_a_letter_that_cannot_be_settled_does_not_hold_up_the_others(
     parked: Service, run: Shell
 ) -> None:
@@ -126,6 +174,13 @@ async def test_a_letter_that_cannot_be_settled_does_not_hold_up_the_others(
         (["dead-letters", "discard", "1", "--reason", "a\nb"], "must be one line"),
         (["adopt-redis", "1", "--reason", "x" * 501], "must be one line"),
         (["accept-gap"], "PARTITION"),
+        (["accept-gap", "-1"], "PARTITION"),
+        (["recalculate", ""], "must be one line"),
+        (["recalculate", "a\tb"], "must be one line"),
+        (["recalculate", "ada", "--actor", ""], "must be one line"),
+        (["reconcile", "everything"], "unrecognized arguments"),
+        (["dead-letters", "list", "--limit", "0"], "must be 1 or more"),
+        (["dead-letters", "list", "--limit", "many"], "must be a whole number"),
     ],
 )
 def test_wrong_options_are_named(
@@ -156,6 +211,53 @@ async def test_a_server_out_of_reach_is_one_line(
     assert answer.stderr.startswith(f"billing: {says}")
     assert answer.stderr.count("\n") == 1
     assert "hush" not in answer.stderr
+
+
+@pytest.mark.parametrize("command", ["accept-gap", "adopt-redis"])
+async def test_of_partitions_of_which_one_does_not_exist_none_is_decided(
+    service: Service, run: Shell, command: str
+) -> None:
+    await service.drained()
+    for key in (keys.meta(0), keys.meta(99)):
+        await service.redis.run("HSET", key, "replid", "f" * 40)
+    answer = await run(command, "0", "99", "--reason", "x")
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr == "billing: there is no partition 99, only 0 to 3\n"
+    assert await service.sql.fetchval("SELECT COUNT(*) FROM audit_events") == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"password": "wrong"}, "Postgres refuses user or password of DATABASE_URL"),
+        ({"path": "/nowhere"}, "the database named in DATABASE_URL does not exist"),
+        ({"query": "sslmode=some"}, "DATABASE_URL has an option that cannot be used"),
+        ({"port": 99999}, "DATABASE_URL: is not a URL"),
+        ({"port": "x"}, "DATABASE_URL: is not a URL"),
+    ],
+)
+@pytest.mark.parametrize(
+    "words", [["dead-letters", "list"], ["migrate"], ["backup", "--to", "unwritten"]]
+)
+async def test_a_wrong_database_url_is_wrong_usage_whatever_the_command(
+    service: Service,
+    run: Shell,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    change: dict[str, Any],
+    says: str,
+) -> None:
+    parts = urlsplit(service.settings.database_url)
+    change = dict(change)  # the parameters are of every test
+    password, port = change.pop("password", parts.password), change.pop("port", parts.port)
+    netloc = f"{parts.username}:{password}@{parts.hostname}:{port}"
+    monkeypatch.setenv("DATABASE_URL", urlunsplit(parts._replace(netloc=netloc, **change)))
+    monkeypatch.chdir(service.settings.data_dir)
+    answer = await run(*words)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr.startswith(f"billing: {says}")
+    assert answer.stderr.count("\n") == 1
+    assert str(parts.password) not in answer.stderr
 
 
 async def test_a_database_that_is_not_migrated_is_one_line(service: Service, run: Shell) -> None:

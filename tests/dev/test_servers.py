@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from gateway.dev import binaries as server_binaries
+from gateway import binaries as server_binaries
 from gateway.dev.postgres import Postgres
 from gateway.dev.servers import Server, Valkey
 from ledger.settings import SettingError

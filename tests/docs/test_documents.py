@@ -78,18 +78,13 @@ async def test_an_operators_command_in_the_documents_works_as_printed(
     service: Service, monkeypatch: pytest.MonkeyPatch, document: str, command: str
 ) -> None:
     monkeypatch.setattr(logs, "silence", lambda: None)  # of a process of its own
-    monkeypatch.setenv("DATABASE_URL", service.settings.database_url)
-    monkeypatch.setenv("REDIS_URL", service.settings.redis_url)
-    monkeypatch.setenv("PARTITIONS", str(service.settings.partitions))
     body = {"user_id": "test-user", "usage_type": "api_calls", "quantity": 3}
     await service.post("/usage", body)
     await service.drained()
     name, *words = shlex.split(command)
     args = cli._parser(name).parse_args([name, *words])
-    assert (
-        await {"reconcile": counts.reconcile, "recalculate": counts.recalculate}[name](args)
-        == session.DONE
-    )
+    work = {"reconcile": counts.reconcile, "recalculate": counts.recalculate}[name]
+    assert await work(args, service.settings) == session.DONE
 
 
 @pytest.mark.parametrize(("document", "query"), QUERIES)

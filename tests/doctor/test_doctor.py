@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import msgspec
 import pytest
 
-from gateway import doctor
+from gateway import cli, doctor
 from gateway.dev.postgres import Postgres
 from ledger import db, loops
 from ledger.settings import Settings
@@ -169,10 +170,11 @@ async def test_a_default_tier_that_does_not_exist_is_named(service: Service) -> 
     assert line.startswith("BILLING_TIER_DEFAULT")
 
 
-async def test_a_bad_variable_is_one_line_and_exit_code_2(
-    capsys: pytest.CaptureFixture[str],
+def test_a_bad_variable_is_one_line_and_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    environ = {"REDIS_URL": "localhost:6379", "DATABASE_URL": "mysql://user:hush@localhost/db"}
-    assert await doctor.doctor(environ) == 2
-    said = capsys.readouterr().out
-    assert said.splitlines() == ["problem  DATABASE_URL: must start with postgresql://"]
+    monkeypatch.setenv("BILLING_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("REDIS_URL", "localhost:6379")
+    monkeypatch.setenv("DATABASE_URL", "mysql://user:hush@localhost/db")
+    assert cli.main(["doctor"]) == 2
+    assert capsys.readouterr() == ("", "billing: DATABASE_URL: must start with postgresql://\n")

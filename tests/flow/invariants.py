@@ -39,7 +39,7 @@ async def check(service: Service, told: Told | None = None) -> None:
 async def _acknowledged_is_recorded(system: System, told: Told) -> None:
     """These callers know how many outcomes are unknown, not which: less than `chaos` asks."""
     rows = await system.sql.fetch("SELECT usage_id FROM usage_keys")
-    letters = await store.dead_letters(system.sql, settled=True)
+    letters = [one async for one in store.dead_letters(system.sql, settled=True)]
     parked = [one.fields for one in letters if one.units is not None]
     recorded = {row["usage_id"] for row in rows} | {
         UUID(bytes=unpack_said(one["event"]).usage_id)

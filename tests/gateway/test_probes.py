@@ -196,10 +196,33 @@ async def test_a_replay_is_not_counted_twice_in_the_metrics(service: Service) ->
     assert await metric(service, counter) == before + 2
 
 
+async def note(service: Service, found: list[Finding]) -> None:
+    look = await store.claim_reconcile(service.sql, 0, None)
+    assert look is not None
+    await store.note_reconcile(service.sql, look, 0, found, completed=True)
+
+
+async def test_a_partition_that_reconcile_does_not_get_through_is_a_reason_and_a_metric(
+    service: Service,
+) -> None:
+    await service.drained()
+    assert (await ready(service))[1]["status"] == "ready"
+    await service.sql.execute(
+        "UPDATE reconcile_state SET checked_at = NOW() - INTERVAL '1 hour' WHERE partition = 2"
+    )
+    assert await store.claim_reconcile(service.sql, 2, None) is not None  # begun, and no more
+    status, said = await ready(service)
+    assert (status, said["status"]) == (200, "degraded")
+    assert "reconcile has not compared partitions 2 for more than 5 minutes" in str(said["reasons"])
+    assert await metric(service, "billing_reconcile_age_seconds") >= 3600
+    await service.sql.execute("UPDATE reconcile_state SET checked_at = NOW()")
+    assert (await ready(service))[1]["status"] == "ready"
+
+
 async def test_what_reconcile_found_is_a_reason_and_a_metric(service: Service) -> None:
     await service.drained()
     found = [Finding("I3", "a"), Finding("I3", "b"), Finding("I3", "c", repaired=True)]
-    await store.note_reconcile(service.sql, 0, 0, found)
+    await note(service, found)
     status, said = await ready(service)
     assert (status, said["status"]) == (200, "degraded")
     assert "reconcile found 2 disagreements" in str(said["reasons"])
@@ -207,5 +230,5 @@ async def test_what_reconcile_found_is_a_reason_and_a_metric(service: Service) -
         exposed = await response.text()
     assert 'billing_reconcile_findings{invariant="I3"} 3.0' in exposed
     assert 'billing_reconcile_findings{invariant="I2"} 0.0' in exposed
-    await store.note_reconcile(service.sql, 0, 0, [])
+    await note(service, [])
     assert (await ready(service))[1]["status"] == "ready"

@@ -33,3 +33,9 @@ async def partition(
     await drain.run_once([0])
     await found.synchronise()
     yield found
+
+
+@pytest.fixture
+async def postgres_pool(database_url: str) -> AsyncIterator[db.Pool]:
+    async with db.pool(database_url, 4) as opened:
+        yield opened

@@ -16,7 +16,7 @@ import pytest
 
 from gateway.dev.servers import Valkey
 from ledger import clock, db, store
-from ledger.adoption import LEFT, Adoption, NothingToDecide, situation
+from ledger.adoption import LEFT, Adoption, NoSuchPartition, NothingToDecide, situation
 from ledger.dead_letters import DeadLetters, Outcome
 from ledger.domain.ids import dev_uuid
 from ledger.drain import Drain
@@ -111,7 +111,7 @@ async def test_after_an_accepted_gap_the_ledger_goes_on_and_every_quota_is_rebui
     assert (details["after"], details["through"]) == (found.row.last_id, found.redis.floor)
     assert details["reason"] == "we know"
     reconciler = Reconciler(service.sql, service.servers, service.scripts, repair=False)
-    assert (await reconciler.whole(range(service.settings.partitions))).findings == []
+    assert (await reconciler.whole(service.settings.partitions)).findings == []
     row = await store.cursor(service.sql, partition)
     assert (row.epoch, row.drained, row.position) == (2, 2 + 2 + 4, 2 + 3)
     [began] = await service.sql.fetch("SELECT * FROM audit_events WHERE actor = 'ledger'")
@@ -134,7 +134,7 @@ async def test_decisions_that_were_restored_away_do_not_hold_out_new_quotas(
     before = await service.sql.fetchval("SELECT version FROM subscriptions")
     change = "UPDATE subscriptions SET version = $1"
     await service.sql.execute(change, before + 5)
-    [letter] = await store.dead_letters(service.sql, settled=False)
+    [letter] = [one async for one in store.dead_letters(service.sql, settled=False)]
     letters = DeadLetters(service.sql, service.scripts, actor="olga", at=NOON)
     await letters.discard(letter.dead_letter_id, "x")
     await service.scripts.unload(partition, [f"user:{dev_uuid('ada')}"], revision=1)
@@ -151,10 +151,10 @@ async def test_a_gap_that_is_none_is_not_accepted(service: Service) -> None:
     await service.post("/usage", usage(1))
     await service.drained()
     before = await store.cursors(service.sql)
-    for partition, says in ((of("ada", service), "has no gap"), (99, "there is no partition")):
-        with pytest.raises(NothingToDecide, match=says):
-            await situation(service.sql, service.redis, partition)
-            await adoption(service.sql, service.redis).accept_gap(partition)
+    with pytest.raises(NothingToDecide, match="has no gap"):
+        await adoption(service.sql, service.redis).accept_gap(of("ada", service))
+    with pytest.raises(NoSuchPartition, match="there is no partition 99, only 0 to 3"):
+        await situation(service.sql, service.redis, 99)
     assert await store.cursors(service.sql) == before
     assert await decisions(service.sql) == []
 
@@ -261,7 +261,7 @@ async def test_a_superseded_server_serves_nothing_until_it_is_adopted_and_then_l
     old.drain = Drain(old.sql, old.scripts, 600)
     await old.drained()
     await check(old, told)
-    [letter] = await store.dead_letters(old.sql, settled=False)
+    [letter] = [one async for one in store.dead_letters(old.sql, settled=False)]
     assert (letter.units, letter.reason) == (1, LEFT)
     retried = await DeadLetters(old.sql, old.scripts, actor="olga", at=NOON).retry(
         letter.dead_letter_id

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import suppress
-from datetime import UTC, datetime
-from importlib import import_module
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 import pytest
 
 from ledger import db, store
-from ledger.dead_letters import DeadLetters, NotOpen, Outcome
+from ledger.dead_letters import Outcome
 from ledger.domain.ids import dev_uuid
-from ledger.domain.usage import at_ms
-from ledger.drain import Drain
 from lua import keys
 from lua.connection import RedisConnection, RedisUnavailable
 from lua.scripts import Scripts
@@ -25,12 +19,9 @@ from lua.types import LoadOutcome
 from tests.conftest import Service
 from tests.flow.invariants import Told, check
 from tests.ledger.crashes import Crash, CrashingConnection, CrashingScripts, Tripwire
+from tests.ledger.letters import REFUSED, accept, decider, events, refuse
 from tests.ledger.plans import allows, organization_on_plan, pool
-from tests.ledger.stream import Partition
 from tests.ledger.test_load import Loading
-
-NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
-REFUSED = 13
 
 
 def usage(quantity: int = 1, **more: Any) -> dict[str, Any]:
@@ -38,38 +29,9 @@ def usage(quantity: int = 1, **more: Any) -> dict[str, Any]:
     return {**one, "quantity": quantity, **more}
 
 
-def decider(sql: db.Connection, scripts: Scripts) -> DeadLetters:
-    return DeadLetters(sql, scripts, actor="olga", at=NOON)
-
-
-async def open_letters(sql: db.Connection) -> list[int]:
-    return [one.dead_letter_id for one in await store.dead_letters(sql, settled=False)]
-
-
-async def refuse(sql: db.Connection) -> None:
-    rule = f"CHECK (quantity <> {REFUSED}) NOT VALID"
-    await sql.execute(f"ALTER TABLE usage_records ADD CONSTRAINT unforeseen {rule}")
-
-
-async def accept(sql: db.Connection) -> None:
-    await sql.execute("ALTER TABLE usage_records DROP CONSTRAINT unforeseen")
-
-
 async def unlimit(sql: db.Connection) -> None:
     entitlements = msgspec.json.encode([allows("api_calls", None)]).decode()
     await sql.execute("UPDATE billing_plans SET entitlements = $1", entitlements)
-
-
-async def events(sql: db.Connection) -> list[tuple[str, str, dict[str, Any]]]:
-    rows = await sql.fetch("SELECT * FROM audit_events WHERE actor <> 'ledger' ORDER BY event_id")
-    assert all(row["occurred_at"] == NOON for row in rows)
-    return [(row["event_type"], row["actor"], msgspec.json.decode(row["details"])) for row in rows]
-
-
-@pytest.fixture
-async def postgres_pool(database_url: str) -> AsyncIterator[db.Pool]:
-    async with db.pool(database_url, 4) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -87,7 +49,7 @@ async def park(ada: Loading, told: Told) -> int:
     told.heard(await service.post("/usage", usage(2)))
     told.heard(await service.post("/usage", usage(REFUSED)))
     await service.drained()
-    [letter] = await open_letters(service.sql)
+    [letter] = await store.open_dead_letters(service.sql)
     return letter
 
 
@@ -109,7 +71,7 @@ async def test_a_retried_letter_is_a_record_and_counts_once_whenever_the_quota_w
     await accept(service.sql)
     done = await decider(service.sql, service.scripts).retry(letter)
     assert done.outcome is Outcome.RECORDED
-    assert await open_letters(service.sql) == []
+    assert await store.open_dead_letters(service.sql) == []
     await check(service, told)
     if loaded == "after":
         await ada.forget()
@@ -184,7 +146,7 @@ async def test_usage_goes_on_while_letters_are_discarded(ada: Loading) -> None:
             statuses.append(told.heard(await service.post("/usage", usage(1))))
 
     asking = [asyncio.create_task(ask()) for _ in range(4)]
-    for letter in await open_letters(service.sql):
+    for letter in await store.open_dead_letters(service.sql):
         await decide.discard(letter, "ours")
     done.set()
     await asyncio.gather(*asking)
@@ -210,7 +172,7 @@ async def test_what_redis_counted_for_an_entry_that_cannot_be_read_counts_until_
     await ada.load()
     assert await used(ada) == ["9", "9"]
     await check(service, told)
-    [letter] = await open_letters(service.sql)
+    [letter] = await store.open_dead_letters(service.sql)
     decide = decider(service.sql, service.scripts)
     assert (await decide.retry(letter)).outcome is Outcome.STILL_OPEN
     await check(service, told)
@@ -233,7 +195,7 @@ async def test_a_letter_whose_key_was_recorded_meanwhile_gives_its_units_back(
     await ada.forget()
     assert (await service.post("/usage", request))[0] == 201
     await service.drained()
-    [letter] = await open_letters(service.sql)
+    [letter] = await store.open_dead_letters(service.sql)
     assert await used(ada) == ["26", "26"]
     done = await decider(service.sql, service.scripts).retry(letter)
     assert done.outcome is Outcome.REPEAT
@@ -241,160 +203,6 @@ async def test_a_letter_whose_key_was_recorded_meanwhile_gives_its_units_back(
     assert await used(ada) == ["13", "13"]
     assert await service.sql.fetchval("SELECT SUM(quantity) FROM usage_records") == REFUSED
     assert await service.sql.fetchval("SELECT COUNT(*) FROM usage_refunds") == 2
-
-
-async def test_another_body_under_an_old_key_stays_open(
-    partition: Partition, drain: Drain, scripts: Scripts
-) -> None:
-    usage_id = uuid4()
-    await partition.add(**partition.fields(usage_id=usage_id))
-    await partition.add(**partition.fields(usage_id=usage_id, fingerprint=b"g" * 8))
-    await drain.run_once([0])
-    [letter] = await open_letters(partition.sql)
-    done = await decider(partition.sql, scripts).retry(letter)
-    assert done.outcome is Outcome.STILL_OPEN
-    assert "idempotency key" in done.reason
-    assert await open_letters(partition.sql) == [letter]
-    [(_, _, details)] = await events(partition.sql)
-    assert details["outcome"] == "still_open"
-    await partition.check()
-
-
-async def test_a_letter_that_still_cannot_be_written_says_the_new_reason(
-    partition: Partition, drain: Drain, scripts: Scripts
-) -> None:
-    await refuse(partition.sql)
-    await partition.add(**partition.fields(units=REFUSED))
-    await drain.run_once([0])
-    [letter] = await open_letters(partition.sql)
-    await partition.sql.execute("UPDATE dead_letters SET reason = 'an old one'")
-    done = await decider(partition.sql, scripts).retry(letter)
-    assert done.outcome is Outcome.STILL_OPEN
-    stored = await store.dead_letter(partition.sql, letter)
-    assert stored is not None
-    assert (stored.status, stored.reason) == ("open", done.reason)
-    assert "CheckViolation" in done.reason
-    await partition.check()
-
-
-async def test_retried_records_take_the_next_places_and_the_chain_goes_on(
-    partition: Partition, drain: Drain, scripts: Scripts
-) -> None:
-    await refuse(partition.sql)
-    for units in (1, REFUSED, 2, REFUSED):
-        await partition.add(**partition.fields(units=units))
-    await drain.run_once([0])
-    before = await store.cursor(partition.sql, 0)
-    await accept(partition.sql)
-    first, second = await open_letters(partition.sql)
-    decide = decider(partition.sql, scripts)
-    await decide.retry(second)
-    await partition.add(**partition.fields(units=3))
-    await drain.run_once([0])
-    await decide.retry(first)
-    await partition.add(**partition.fields(units=4))
-    await drain.run_once([0])
-    await partition.check()
-    after = await store.cursor(partition.sql, 0)
-    assert (before.drained, after.drained, after.position, after.revision) == (4, 6, 6, 2)
-    order = await partition.sql.fetch("SELECT quantity FROM usage_records ORDER BY position")
-    assert [int(row["quantity"]) for row in order] == [1, 2, REFUSED, 3, REFUSED, 4]
-
-
-async def test_letters_retried_while_two_drains_work_become_one_record_each(
-    partition: Partition, database_url: str, drain: Drain, scripts: Scripts
-) -> None:
-    await refuse(partition.sql)
-    for n in range(30):
-        await partition.add(**partition.fields(units=REFUSED if n % 3 == 0 else 1))
-    await drain.run_once([0])
-    await accept(partition.sql)
-    letters = await open_letters(partition.sql)
-    assert len(letters) == 10
-    connections = [await db.connect(database_url) for _ in range(4)]
-
-    async def work(connection: db.Connection) -> None:
-        other = Drain(connection, scripts, 0)
-        for _ in range(20):
-            await partition.add()
-            await other.run_once([0])
-
-    async def retry(connection: db.Connection) -> None:
-        for letter in letters:
-            await decider(connection, scripts).retry(letter)
-
-    await asyncio.gather(*(work(one) for one in connections[:2]), *map(retry, connections[2:]))
-    for one in connections:
-        await one.close()
-    while await drain.run_once([0]):
-        pass
-    assert await partition.sql.fetchval("SELECT COUNT(*) FROM usage_records") == 70
-    assert len(await events(partition.sql)) == 10
-
-
-async def test_a_partition_that_is_being_drained_is_waited_for_and_not_for_ever(
-    partition: Partition,
-    database_url: str,
-    drain: Drain,
-    scripts: Scripts,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    await partition.add_raw({"what": b"ever"})
-    await drain.run_once([0])
-    [letter] = await open_letters(partition.sql)
-    monkeypatch.setattr(import_module("ledger.store.cursor"), "LOCK_TIMEOUT", "50ms")
-    busy = await db.connect(database_url)
-    try:
-        async with busy.transaction():
-            assert await store.lease_cursor(busy, 0, 600) is not None
-            for settle in (
-                decider(partition.sql, scripts).retry(letter),
-                decider(partition.sql, scripts).discard(letter, "x"),
-            ):
-                with pytest.raises(db.LockNotAvailable):
-                    await settle
-    finally:
-        await busy.close()
-    assert await open_letters(partition.sql) == [letter]
-    assert await events(partition.sql) == []
-
-
-async def test_a_letter_is_settled_one_way_only(
-    partition: Partition, drain: Drain, scripts: Scripts
-) -> None:
-    await refuse(partition.sql)
-    for _ in range(2):
-        await partition.add(**partition.fields(units=REFUSED))
-    await drain.run_once([0])
-    await accept(partition.sql)
-    first, second = await open_letters(partition.sql)
-    decide = decider(partition.sql, scripts)
-    await decide.retry(first)
-    await decide.discard(second, "x")
-    with pytest.raises(NotOpen, match="was retried"):
-        await decide.discard(first, "x")
-    with pytest.raises(NotOpen, match="was discarded"):
-        await decide.retry(second)
-    with pytest.raises(NotOpen, match="there is no dead letter 99"):
-        await decide.retry(99)
-    assert (await decide.retry(first)).outcome is Outcome.BEFORE
-    assert (await decide.discard(second, "x")).outcome is Outcome.BEFORE
-    assert len(await events(partition.sql)) == 2
-    await partition.check()
-
-
-async def test_a_month_that_has_no_table_any_more_is_made_for_a_retry(
-    partition: Partition, drain: Drain, scripts: Scripts
-) -> None:
-    await refuse(partition.sql)
-    await partition.add(**partition.fields(units=REFUSED))
-    await drain.run_once([0])
-    await accept(partition.sql)
-    month = at_ms(partition.now).strftime("%Y_%m")
-    await partition.sql.execute(f"DROP TABLE usage_records_{month}")
-    [letter] = await open_letters(partition.sql)
-    assert (await decider(partition.sql, scripts).retry(letter)).outcome is Outcome.RECORDED
-    await partition.check()
 
 
 async def test_a_discard_that_could_not_reach_redis_is_finished_by_the_same_call_again(
@@ -407,7 +215,7 @@ async def test_a_discard_that_could_not_reach_redis_is_finished_by_the_same_call
         await decider(service.sql, Scripts(nowhere)).discard(letter, "ours")
     await nowhere.close()
     assert await used(ada) == ["15", "15"]  # too much for a while: refused early, never late
-    assert await open_letters(service.sql) == []
+    assert await store.open_dead_letters(service.sql) == []
     again = await decider(service.sql, service.scripts).discard(letter, "ours")
     assert again.outcome is Outcome.BEFORE
     await ada.load()
@@ -432,7 +240,7 @@ async def test_a_call_killed_at_any_await_is_finished_by_the_next(
         await service.post("/usage", usage(REFUSED))
         await service.drained()
         await accept(service.sql)
-        [letter] = await open_letters(service.sql)
+        [letter] = await store.open_dead_letters(service.sql)
         wire, doomed = Tripwire(at), await db.connect(database_url)
         with suppress(Crash):
             await settle(

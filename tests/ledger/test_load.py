@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime
 from typing import Any, cast
 
@@ -40,12 +40,6 @@ class Interrupted:
             await self._hooks.pop(0)()
         self.outcomes.append(await self._inner.load(*args, **options))
         return self.outcomes[-1]
-
-
-@pytest.fixture
-async def postgres_pool(database_url: str) -> AsyncIterator[db.Pool]:
-    async with db.pool(database_url, 4) as opened:
-        yield opened
 
 
 class Loading:

@@ -37,14 +37,14 @@ class Compared:
         return Reconciler(self._connection, service.servers, service.scripts, repair=repair)
 
     async def whole(self, *, repair: bool = False) -> Report:
-        return await self.reconciler(repair=repair).whole(range(self.service.settings.partitions))
+        return await self.reconciler(repair=repair).whole(self.service.settings.partitions)
 
     async def found(self) -> list[tuple[str, str]]:
         return [(one.invariant, one.what) for one in (await self.whole()).findings]
 
     async def forget_positions(self) -> None:
         """As if every partition had been looked at long ago."""
-        await self.sql.execute("UPDATE reconcile_state SET checked_at = NOW() - INTERVAL '1 hour'")
+        await self.sql.execute("UPDATE reconcile_state SET claimed_at = NOW() - INTERVAL '1 hour'")
 
 
 @pytest.fixture

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
 from gateway.cli import _parser
+from gateway.environment import of_service
 from gateway.operators import counts, session
 from ledger import logs
 from ledger.domain.ids import dev_uuid
@@ -29,7 +31,7 @@ def environ(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
 async def run(*words: str) -> int:
     args = _parser(words[0]).parse_args(words)
     work = {"reconcile": counts.reconcile, "recalculate": counts.recalculate}[words[0]]
-    return await work(args)
+    return await work(args, of_service(os.environ))
 
 
 async def test_reconcile_says_what_holds(

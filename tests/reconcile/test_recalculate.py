@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from uuid import uuid4
 
+import msgspec
+import pytest
+
 from ledger import db
 from ledger.domain.ids import dev_uuid
 from ledger.recalculate import Recalculated, recalculate
@@ -126,3 +129,44 @@ async def test_traffic_goes_on_meanwhile_and_not_a_unit_is_lost(compared: Compar
         await asyncio.gather(*work)
     await compared.service.drained()
     assert await compared.found() == []
+
+
+async def test_a_large_organization_is_made_anew_a_few_members_at_a_time_under_traffic(
+    compared: Compared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cursor row is let go in between, and each part is whole by itself."""
+    monkeypatch.setattr("ledger.recalculate.CHUNK", 2)
+    users = [f"user {number}" for number in range(6)]
+    for user in users:
+        await compared.record(user, 3, organization_id="acme")
+    await compared.service.drained()
+    await compared.sql.execute("UPDATE usage_totals SET quantity = 99 WHERE records = 1")
+    busy, recorded = True, 0
+
+    async def use() -> None:
+        nonlocal recorded
+        while busy:
+            await compared.record(users[recorded % 6], 1, organization_id="acme")
+            recorded += 1
+
+    async def drain() -> None:
+        while busy:
+            await compared.service.drained()
+            await asyncio.sleep(0)
+
+    work = [asyncio.create_task(use()), asyncio.create_task(drain())]
+    try:
+        done = await redo(compared, "acme")
+    finally:
+        busy = False
+        await asyncio.gather(*work)
+    assert len(done.subjects) == 1 + 6
+    assert sum("the total says" in line for line in done.wrong) == 6
+    events = await compared.sql.fetch("SELECT details FROM audit_events ORDER BY occurred_at")
+    told = [msgspec.json.decode(one["details"]) for one in events]
+    assert [len(one["subjects"]) for one in told] == [2, 2, 2, 1]
+    assert [subject for one in told for subject in one["subjects"]] == done.subjects
+    await compared.service.drained()
+    assert await compared.found() == []
+    used_by_all = await compared.sql.fetchval("SELECT SUM(quantity) FROM usage_records")
+    assert used_by_all == 6 * 3 + recorded

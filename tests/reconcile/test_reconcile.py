@@ -97,7 +97,7 @@ async def test_traffic_is_no_difference(compared: Compared) -> None:
     work = [asyncio.create_task(use()), asyncio.create_task(drain())]
     try:
         for _ in range(25):
-            report = await reconciler.whole(range(compared.service.settings.partitions))
+            report = await reconciler.whole(compared.service.settings.partitions)
             assert report.findings == []
     finally:
         busy = False
@@ -203,7 +203,8 @@ async def test_damaged_rows_are_told_of_until_they_are_mended(compared: Compared
         await compared.forget_positions()
     await compared.sql.execute("TRUNCATE audit_seals, usage_records, usage_keys, usage_totals")
     await compared.sql.execute("UPDATE stream_cursor SET audit_head = sha256('')")
-    await reconciler.whole(partitions)
+    await compared.service.redis.run("DEL", *await compared.service.redis.run("KEYS", "quota:*"))
+    await reconciler.whole(len(partitions))
     assert await store.reconcile_findings(compared.sql) == []
 
 

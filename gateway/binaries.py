@@ -1,4 +1,4 @@
-"""Finds the server programs: from the embedded packages, else from the system."""
+"""Finds the programs of Redis and Postgres: from the embedded packages, else from the system."""
 
 from __future__ import annotations
 

@@ -19,11 +19,30 @@ _LOCK_WAIT_S = 0.5  # readers of the runtime file hold the lock for an instant
 
 
 class Runtime(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a second shell reaches the servers that a running supervisor embeds."""
+    """How a second shell reaches the servers that a running supervisor embeds, and what they were
+    made to keep."""
 
     database_url: str
     redis_url: str
     port: int | None = None
+    durability: str = "default"
+    durability_replicas: int = 0
+    partitions: int = 16
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The same as environment variables."""
+        numbers = {
+            "PORT": self.port,
+            "DURABILITY_REPLICAS": self.durability_replicas or None,
+            "PARTITIONS": self.partitions,
+        }
+        return {
+            "DATABASE_URL": self.database_url,
+            "REDIS_URL": self.redis_url,
+            "DURABILITY": self.durability,
+            **{name: str(number) for name, number in numbers.items() if number is not None},
+        }
 
 
 class DataDir:
