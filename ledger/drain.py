@@ -36,6 +36,7 @@ log = structlog.get_logger()
 
 BATCH = 2000  # entries per transaction: large enough to fill a round trip, small enough to retry
 AHEAD = timedelta(days=7)
+_DAY_MS = 86_400_000
 STOPPED_S = 5.0  # how often a stopped partition is tried again
 REFUSED_S = 0.5  # the same where Redis refuses: it may only be loading its file
 
@@ -175,7 +176,8 @@ class Drain:
 
     def _have_months_for(self, records: list[UsageRecord]) -> None:
         # A week ahead as well: making a month locks the table, which on its first day is busy.
-        days = {at_ms(ms).date() for ms in {one.recorded_at for one in records}}
+        numbers = {one.recorded_at // _DAY_MS for one in records}
+        days = [at_ms(number * _DAY_MS).date() for number in numbers]
         months = {one.replace(day=1) for day in days for one in (day, day + AHEAD)}
         if months - self._months:
             raise _MonthMissing(months - self._months)

@@ -4,6 +4,7 @@ which are in `lua.record_call`."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha1
 from typing import Any, Protocol
 
@@ -211,4 +212,9 @@ def _entries(tail: Sequence[Any]) -> list[tuple[str, dict[str, bytes]]]:
 
 
 def _fields(flat: Sequence[bytes]) -> dict[str, bytes]:
-    return {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+    return {_name(flat[i]): flat[i + 1] for i in range(0, len(flat), 2)}
+
+
+@lru_cache(maxsize=256)  # few and the same in every entry
+def _name(raw: bytes) -> str:
+    return raw.decode()
