@@ -162,6 +162,9 @@ class _Packer:
     async def script_load(self, source: str) -> None:
         raise AssertionError("never asked for")
 
+    async def transaction(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        raise AssertionError("never asked for")
+
 
 def _connect(rig: Rig) -> socket.socket:
     address = urlsplit(rig.scratch.url)

@@ -40,6 +40,8 @@ class Connection(Protocol):
 
     async def script_load(self, source: str) -> None: ...
 
+    async def transaction(self, commands: Sequence[Sequence[Any]]) -> list[Any]: ...
+
 
 class Scripts:
     """The scripts of one Redis connection, loaded on first use and after a restart."""
@@ -147,9 +149,10 @@ class Scripts:
     async def read(self, partition: int, *, after: str, count: int) -> Tail:
         """Entries after an id, with the identity of the server. Raises `Fenced`."""
         names = [keys.stream(partition), keys.meta(partition)]
-        fenced, replid, epoch, floor, last_id, entries = await self._run(
-            "read", names, [after, count]
-        )
+        # Not by the script itself: what passes through Lua costs Redis ten times as much.
+        entries_after = ("XRANGE", names[0], f"({after}", "+", "COUNT", count)
+        said, entries = await self._run_beside("read", names, entries_after)
+        fenced, replid, epoch, floor, last_id = said
         if fenced:
             raise Fenced
         return Tail(
@@ -191,6 +194,16 @@ class Scripts:
         except NoScript:
             await self._connection.script_load(script.source)
             return await self._connection.evalsha(script.sha, names, args)
+
+    async def _run_beside(self, name: str, names: Sequence[str], command: Sequence[Any]) -> Any:
+        """What a script without arguments and a command say, both of one instant."""
+        script = self._scripts[name]
+        both = (("EVALSHA", script.sha, len(names), *names), command)
+        try:
+            return await self._connection.transaction(both)
+        except NoScript:
+            await self._connection.script_load(script.source)
+            return await self._connection.transaction(both)
 
 
 NAMES = ("record", "check", "quota", "load", "unload", "tally", "read", "trim", "recover")

@@ -129,6 +129,9 @@ MUTANTS = [
            f"{LUA}/test_recover.py"),
     Mutant("keeps the epoch after a loss", RECOVER,
            "now_epoch = now_epoch + 1", "now_epoch = now_epoch", f"{LUA}/test_recover.py"),
+    Mutant("reads entries and the identity of their server apart", "lua/connection.py",
+           "pipeline(transaction=True)", "pipeline(transaction=False)",
+           f"{LUA}/test_transaction.py"),
     # The ledger.
     Mutant("drains from any server", DRAIN,
            "if (tail.replid, tail.epoch) != (row.replid, row.epoch) or keys.before(",
