@@ -34,7 +34,9 @@ from lua.types import Fenced
 
 log = structlog.get_logger()
 
-BATCH = 2000  # entries per transaction: large enough to fill a round trip, small enough to retry
+# Entries per transaction: as many as there are, up to what takes Redis 3 ms to give out. Twice as
+# many save nothing more; half as many cost Postgres a tenth.
+BATCH = 4000
 AHEAD = timedelta(days=7)
 _DAY_MS = 86_400_000
 STOPPED_S = 5.0  # how often a stopped partition is tried again
@@ -90,7 +92,7 @@ class Drain:
             return None
         try:
             after = self._seen.get(partition, "0-0")
-            tail = await self._scripts.read(partition, after=after, count=1)
+            tail = await self._scripts.read(partition, after=after, count=0)
         except Fenced:
             return partition
         except RedisUnavailable as error:
@@ -98,7 +100,7 @@ class Drain:
                 raise
             self._stop(partition, error, REFUSED_S)
             return None
-        return partition if tail.entries or keys.before(after, tail.floor) else None
+        return partition if keys.before(after, tail.last_id) else None
 
     def _stop(self, partition: int, error: Exception, pause_s: float) -> None:
         """The others go on; this one is tried again in case somebody has mended it."""
