@@ -17,6 +17,7 @@ from gateway import messages, metrics, openapi
 from gateway.accounts import Accounts
 from gateway.admission import Admission
 from gateway.auth import Authenticator, Principal
+from gateway.backlog import Backlog
 from gateway.dev.tokens import DEV_ISSUER
 from gateway.probes import Probes
 from gateway.problems import CONTENT_TYPE, Kind, Problem
@@ -94,7 +95,14 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
         UsageLists(accounts, pool),
         quotas,
         Subscriptions(accounts, pool, settings.default_tier),
-        Probes(redis, pool, settings.partitions, watch, must_keep=must_keep),
+        Probes(
+            redis,
+            pool,
+            settings.partitions,
+            watch,
+            Backlog(settings.undrained_cap),
+            must_keep=must_keep,
+        ),
     )
     app = web.Application(middlewares=[_answer_problems], client_max_size=MAX_BODY)
     for route in ROUTES:

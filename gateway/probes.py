@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from gateway import metrics
+from gateway.backlog import Backlog
 from ledger import db, store
 from ledger.domain.durability import Profile
 from ledger.durability import Watch
@@ -44,12 +45,20 @@ class Probes:
     """`must_keep`: whether usage is taken only while Redis keeps the durability that is set."""
 
     def __init__(
-        self, redis: Multiplexer, pool: db.Pool, partitions: int, watch: Watch, *, must_keep: bool
+        self,
+        redis: Multiplexer,
+        pool: db.Pool,
+        partitions: int,
+        watch: Watch,
+        backlog: Backlog,
+        *,
+        must_keep: bool,
     ) -> None:
         self._redis = redis
         self._pool = pool
         self._partitions = partitions
         self._watch = watch
+        self._backlog = backlog
         self._must_keep = must_keep
 
     async def ready(self) -> Ready:
@@ -62,11 +71,13 @@ class Probes:
         try:
             verdict = await self._watch.look()  # first: it also says so when Redis is away
             floors = await self._floors()  # before the cursors, which run ahead of them
-            lag, vouched = await self._lag()
+            undrained, vouched = await self._undrained()
+            lag = sum(undrained.values())
+            metrics.LAG.set(lag)
             in_force = verdict.in_force
             if not vouched:
                 reasons.append("redis has not been vouched for by the ledger yet")
-            reasons += verdict.reasons
+            reasons += [*verdict.reasons, *self._backlog.reasons(undrained)]
             below = self._must_keep and not verdict.kept
             unready = not vouched or verdict.stopped or below
         except RedisUnavailable as error:
@@ -88,17 +99,17 @@ class Probes:
             reasons=reasons,
         )
 
-    async def _lag(self) -> tuple[int, bool]:
-        """Undrained entries, and whether every partition vouches for the server that answers."""
+    async def _undrained(self) -> tuple[dict[int, int], bool]:
+        """Undrained entries of each partition, and whether every one vouches for the server that
+        answers."""
         info = await self._redis.run("INFO", "replication")
         partitions = await asyncio.gather(
             *(standing(self._redis, one) for one in range(self._partitions))
         )
-        lag = sum(one.undrained for one in partitions)
-        metrics.LAG.set(lag)
+        undrained = {number: one.undrained for number, one in enumerate(partitions)}
         found = re.search(rb"master_replid:([0-9a-f]+)", info)
         replid = found.group(1).decode() if found else None
-        return lag, all(one.replid == replid for one in partitions)
+        return undrained, all(one.replid == replid for one in partitions)
 
     async def _floors(self) -> list[str]:
         return await asyncio.gather(*(floor(self._redis, one) for one in range(self._partitions)))
