@@ -163,6 +163,9 @@ class _Packer:
     async def eval(self, source: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         raise AssertionError("never asked for")
 
+    async def transaction(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        raise AssertionError("never asked for")
+
 
 def _connect(rig: Rig) -> socket.socket:
     address = urlsplit(rig.scratch.url)

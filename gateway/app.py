@@ -14,6 +14,7 @@ from gateway import metrics
 from gateway.accounts import Accounts
 from gateway.admission import Admission
 from gateway.auth import Authenticator
+from gateway.backlog import Backlog
 from gateway.dev.tokens import DEV_ISSUER
 from gateway.handlers import Handlers
 from gateway.http import MAX_BODY
@@ -105,13 +106,14 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
     usage = Usage(admission, accounts, usage_types)
     quotas = Quotas(admission, accounts, usage_types)
     superseder = Superseder(scripts, settings.default_tier, settings.partitions)
+    backlog = Backlog(settings.undrained_cap)
     handlers = (
         Handlers(
             authenticator,
             usage,
             UsageLists(accounts, pool),
             quotas,
-            Probes(redis, pool, settings.partitions, watch, must_keep=must_keep),
+            Probes(redis, pool, settings.partitions, watch, backlog, must_keep=must_keep),
         ),
         SubscriptionHandlers(
             authenticator,

@@ -28,6 +28,11 @@ LAG = Gauge(
     "Entries that the ledger has not drained yet",
     multiprocess_mode="mostrecent",
 )
+BACKLOG = Gauge(
+    "billing_backlog_ratio",
+    "Undrained entries of the fullest partition, of the cap at which usage is refused",
+    multiprocess_mode="mostrecent",
+)
 FINDINGS = Gauge(
     "billing_reconcile_findings",
     "What the ledger found not to agree when it last compared each partition",

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from gateway import metrics
+from gateway.backlog import Backlog
 from ledger import db, store
 from ledger.domain.durability import Profile
 from ledger.durability import Watch
@@ -51,7 +52,7 @@ class _Partitions:
     """How the partitions in Redis are; one that is not served takes no usage."""
 
     def __init__(self) -> None:
-        self.undrained = 0
+        self.undrained: dict[int, int] = {}
         self.served: list[int] = []
         self.fenced: list[int] = []
         self.silent: dict[tuple[str, str], list[int]] = defaultdict(list)  # by server and reason
@@ -73,6 +74,7 @@ class Probes:
         pool: db.Pool,
         partitions: int,
         watch: Watch,
+        backlog: Backlog,
         *,
         must_keep: bool,
     ) -> None:
@@ -80,6 +82,7 @@ class Probes:
         self._pool = pool
         self._partitions = partitions
         self._watch = watch
+        self._backlog = backlog
         self._must_keep = must_keep
 
     async def ready(self) -> Ready:
@@ -93,8 +96,10 @@ class Probes:
             look = await self._watch.look()  # first: it also says so when Redis is away
             floors = await self._floors()  # before the cursors, which run ahead of them
             partitions = await self._partitions_of_redis()
-            lag, in_force = partitions.undrained, look.verdict.in_force
+            lag, in_force = sum(partitions.undrained.values()), look.verdict.in_force
+            metrics.LAG.set(lag)
             reasons += [*partitions.reasons(), *look.verdict.reasons]
+            reasons += self._backlog.reasons(partitions.undrained)
             below = self._must_keep and not any(one and one.kept for one in look.of.values())
             unready = not partitions.served or look.verdict.stopped or below
         except RedisUnavailable as error:
@@ -129,10 +134,9 @@ class Probes:
             if isinstance(said, RedisUnavailable):
                 found.silent[name or "", str(said)].append(partition)
                 continue
-            found.undrained += said.undrained
+            found.undrained[partition] = said.undrained
             vouched = name is not None and said.replid == replids.get(name)
             (found.served if vouched else found.fenced).append(partition)
-        metrics.LAG.set(found.undrained)
         return found
 
     async def _floors(self) -> dict[int, str]:

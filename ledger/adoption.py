@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
-from uuid import UUID
 
 import msgspec
 
@@ -151,10 +150,10 @@ class Adoption:
 
     async def _unknown(self, entries: list[Entry]) -> list[Entry]:
         """Those whose usage is not in the ledger; what is no usage entry was never counted."""
-        ids: dict[str, UUID] = {}
+        ids: dict[str, bytes] = {}
         for stream_id, fields in entries:
             with suppress(KeyError, Malformed):
-                ids[stream_id] = UUID(bytes=unpack_said(fields["event"]).usage_id)
+                ids[stream_id] = unpack_said(fields["event"]).usage_id
         known = await store.known_keys(self._connection, list(ids.values()))
         return [one for one in entries if one[0] in ids and ids[one[0]] not in known]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -107,14 +109,10 @@ class Booking:
         if any(record.usage_type not in self.usage_types for record in records):
             self.usage_types = await store.usage_types(self._connection)
         claimed = await store.claim_keys(self._connection, self._partition, records)
-        new, repeats = [], []
-        for record in records:
-            if record.usage_id in claimed:
-                claimed.remove(record.usage_id)  # a second one in this batch is a repeat
-                new.append(record)
-            else:
-                repeats.append(record)
-        return new, repeats
+        if len(claimed) == len(records):
+            return records, []
+        new = [record for record in records if record.stream_id in claimed]
+        return new, [record for record in records if record.stream_id not in claimed]
 
     async def _write(self, records: list[UsageRecord]) -> bytes:
         """Rows, totals and seal of records that count; the new head of the hash chain."""
@@ -123,19 +121,7 @@ class Booking:
         if unknown:
             raise DrainStopped(f"{unknown} entries of an unknown usage type")
         await store.insert_records(self._connection, partition, first, records, self.usage_types)
-        totals: dict[tuple[str, str, int], list[int]] = defaultdict(lambda: [0, 0])
-        for record in records:
-            for subject, starts in record.counted:
-                total = totals[subject, record.usage_type, starts]
-                total[0] += record.units
-                total[1] += 1
-        await store.add_totals(
-            self._connection,
-            [
-                (subject, usage_type, at_ms(starts), units, count)
-                for (subject, usage_type, starts), (units, count) in totals.items()
-            ],
-        )
+        await store.add_totals(self._connection, _totals(records))
         last = first + len(records) - 1
         head = seal(self.head, records)
         await store.insert_seal(
@@ -201,6 +187,21 @@ class Booking:
             },
             at,
         )
+
+
+def _totals(records: Iterable[UsageRecord]) -> list[tuple[str, str, datetime, int, int]]:
+    """(subject, usage type, start of the quota's period, units, records) of these."""
+    alike: dict[tuple[Any, ...], list[UsageRecord]] = defaultdict(list)
+    for record in records:  # whose subjects are the same: to name them takes longest
+        account = record.user_id, record.organization_id, record.usage_type
+        alike[*account, record.quota_period, record.pool_period].append(record)
+    totals: dict[tuple[str, str, int], list[int]] = defaultdict(lambda: [0, 0])
+    for same in alike.values():
+        for subject, starts in same[0].counted:
+            total = totals[subject, same[0].usage_type, starts]
+            total[0] += sum(record.units for record in same)
+            total[1] += len(same)
+    return [(*of[:2], at_ms(of[2]), units, count) for of, (units, count) in totals.items()]
 
 
 def _says_which_rule(error: Exception) -> bool:

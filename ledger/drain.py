@@ -34,8 +34,11 @@ from lua.types import Fenced
 
 log = structlog.get_logger()
 
-BATCH = 2000  # entries per transaction: large enough to fill a round trip, small enough to retry
+# Entries per transaction: as many as there are, up to what takes Redis 3 ms to give out. Twice as
+# many save nothing more; half as many cost Postgres a tenth.
+BATCH = 4000
 AHEAD = timedelta(days=7)
+_DAY_MS = 86_400_000
 STOPPED_S = 5.0  # how often a stopped partition is tried again
 REFUSED_S = 0.5  # the same where Redis refuses: it may only be loading its file
 
@@ -99,10 +102,10 @@ class Drain:
     async def _has_work(self, partition: int) -> bool:
         after = self._seen.get(partition, "0-0")
         try:
-            tail = await self._scripts.read(partition, after=after, count=1)
+            tail = await self._scripts.read(partition, after=after, count=0)
         except Fenced:
             return True
-        return bool(tail.entries) or keys.before(after, tail.floor)
+        return keys.before(after, tail.last_id) or keys.before(after, tail.floor)
 
     def _stop(self, partition: int, error: Exception, pause_s: float) -> None:
         """The others go on; this one is tried again in case somebody has mended it."""
@@ -180,7 +183,8 @@ class Drain:
 
     def _have_months_for(self, records: list[UsageRecord]) -> None:
         # A week ahead as well: the first batch of a month would have to wait until it is made.
-        days = {at_ms(ms).date() for ms in {one.recorded_at for one in records}}
+        numbers = {one.recorded_at // _DAY_MS for one in records}
+        days = [at_ms(number * _DAY_MS).date() for number in numbers]
         months = {one.replace(day=1) for day in days for one in (day, day + AHEAD)}
         if months - self._months:
             raise _MonthMissing(months - self._months)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable
+from functools import lru_cache
 
 import msgspec
 import structlog
 
-from ledger.domain.quantity import quantity_of
+from ledger.domain.quantity import number_of
 from ledger.domain.usage import UsageRecord, at_ms
+from lua.keys import uuid_text
 
+_uuid = lru_cache(maxsize=4096)(uuid_text)
 _LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
-_json = msgspec.json.Encoder(decimal_format="number")
 
 
 def configure(level: str) -> None:
@@ -62,29 +64,25 @@ def usage_recorded(records: Iterable[UsageRecord], usage_types: dict[str, int]) 
     one write per batch, so that the hot path does not pay for it."""
     if not structlog.get_logger().is_enabled_for(logging.INFO):
         return
-    sys.stdout.buffer.write(
-        b"".join(_usage_line(record, usage_types[record.usage_type]) for record in records)
-    )
+    lines = [_usage_line(record, usage_types[record.usage_type]) for record in records]
+    sys.stdout.write("".join(lines))
     sys.stdout.flush()
 
 
-def _usage_line(record: UsageRecord, places: int) -> bytes:
+def _usage_line(record: UsageRecord, places: int) -> str:
     remaining = record.remaining
+    left = "null" if remaining is None else number_of(remaining, places)
     return (
-        _json.encode(
-            {
-                "timestamp": at_ms(record.recorded_at),
-                "level": "info",
-                "service": "billing",
-                "event": "usage_recorded",
-                "user_id": record.user_id,
-                "usage_type": record.usage_type,
-                "amount": quantity_of(record.units, places),
-                "quota_remaining": None if remaining is None else quantity_of(remaining, places),
-            }
-        )
-        + b"\n"
+        f'{{"timestamp":{_timestamp(record.recorded_at)},"level":"info","service":"billing",'
+        f'"event":"usage_recorded","user_id":"{_uuid(record.user_id)}",'
+        f'"usage_type":"{record.usage_type}","amount":{number_of(record.units, places)},'
+        f'"quota_remaining":{left}}}\n'
     )
+
+
+@lru_cache(maxsize=4096)  # the records of one call have the same
+def _timestamp(ms: int) -> str:
+    return msgspec.json.encode(at_ms(ms)).decode()
 
 
 def _service(

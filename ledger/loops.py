@@ -26,6 +26,7 @@ Redis = Cluster[RedisConnection]
 Begin = Callable[[Settings, db.Connection, Redis], Awaitable[Once]]
 
 IDLE_S = 0.1  # how stale a read of the ledger may be when nothing is wrong
+SECOND_IDLE_S = 1.0  # how soon a second drain joins the first, which suffices without a backlog
 RECONCILE_S = 2.0  # between looks for a partition that is due
 SUPERSEDE_S = 2.0  # between looks for changes whose sender died
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 2.0  # after an outage: quick to return, easy on a sick server
@@ -50,19 +51,22 @@ async def check_partitions(connection: db.Executor, partitions: int, *, fix: boo
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Drains and reconciles all partitions, and finishes what others left undone, until `stop`."""
     async with asyncio.TaskGroup() as group:
-        for order in (1, -1):  # one reads and counts while the other waits for Postgres
-            group.create_task(_for_ever("drain", settings, stop, partial(_drain, order)))
+        # One reads and counts while the other waits for Postgres.
+        for order, idle_s in ((1, IDLE_S), (-1, SECOND_IDLE_S)):
+            group.create_task(_for_ever("drain", settings, stop, partial(_drain, order, idle_s)))
         group.create_task(_for_ever("reconcile", settings, stop, partial(_reconcile, stop)))
         group.create_task(_for_ever("supersede", settings, stop, _supersede))
 
 
-async def _drain(order: int, settings: Settings, connection: db.Connection, redis: Redis) -> Once:
+async def _drain(
+    order: int, idle_s: float, settings: Settings, connection: db.Connection, redis: Redis
+) -> Once:
     """Drains from the first partition on, or from the last (-1): two seldom meet."""
     partitions = range(settings.partitions)[::order]
     drain = Drain(connection, Scripts(redis), settings.stream_retention_seconds)
 
     async def once() -> float:
-        return 0 if await drain.run_once(partitions) else IDLE_S
+        return 0 if await drain.run_once(partitions) else idle_s
 
     return once
 

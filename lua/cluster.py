@@ -12,7 +12,7 @@ keys of their own and may be on either side (`lua/record.lua`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -31,10 +31,13 @@ class Server(Protocol):
 
     async def run(self, *command: Any) -> Any: ...
 
+    async def transaction(self, commands: Sequence[Sequence[Any]]) -> list[Any]: ...
+
     async def close(self) -> None: ...
 
 
 S = TypeVar("S", bound=Server)
+T = TypeVar("T")
 
 
 class Cluster(Generic[S]):
@@ -85,13 +88,20 @@ class Cluster(Generic[S]):
 
     async def run(self, *command: Any) -> Any:
         """Sends one command about one key, its first argument. Raises `RedisUnavailable`."""
-        return await self._run_at(command[1], command)
+        return await self._at(command[1], lambda server: server.run(*command))
 
     async def evalsha(self, sha: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        return await self._run_at(keys[0], ("EVALSHA", sha, len(keys), *keys, *args))
+        return await self._run_at(keys[0], "EVALSHA", sha, len(keys), *keys, *args)
 
     async def eval(self, source: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        return await self._run_at(keys[0], ("EVAL", source, len(keys), *keys, *args))
+        return await self._run_at(keys[0], "EVAL", source, len(keys), *keys, *args)
+
+    async def transaction(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Of one partition; the first is a script, whose first key says of which."""
+        return await self._at(commands[0][3], lambda server: server.transaction(commands))
+
+    async def _run_at(self, key: str, *command: Any) -> Any:
+        return await self._at(key, lambda server: server.run(*command))
 
     def follow(self, moved: Moved) -> None:
         """Believes a server that has named the owner of a slot. Nothing was done: what was asked
@@ -113,10 +123,10 @@ class Cluster(Generic[S]):
         for server in (self._named, *self._servers.values()):
             await server.close()
 
-    async def _run_at(self, key: str, command: Sequence[Any]) -> Any:
+    async def _at(self, key: str, ask: Callable[[S], Awaitable[T]]) -> T:
         for _ in range(REDIRECTS):
             try:
-                return await self.of(key).run(*command)
+                return await ask(self.of(key))
             except Moved as moved:
                 self.follow(moved)
             except RedisUnavailable as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from redis import exceptions
@@ -71,15 +72,17 @@ class RedisConnection:
 
     async def run(self, *command: Any) -> Any:
         """Sends one command. Raises `RedisUnavailable`."""
-        try:
+        with _told():
             return await self.client.execute_command(*command)  # type: ignore[no-untyped-call]
-        except exceptions.ResponseError as error:
-            word = _WORDS.get(type(error))
-            raise refused(f"{word} {error}" if word else str(error)) from error
-        except (exceptions.RedisError, OSError, TimeoutError) as error:
-            raise RedisUnavailable(
-                f"no answer from Redis ({type(error).__name__})", outcome_unknown=True
-            ) from error
+
+    async def transaction(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Their replies, all of one instant. Raises as `run` does, for the first that failed."""
+        pipeline = self.client.pipeline(transaction=True)
+        for name, *args in commands:
+            # Not as text: redis-py makes objects of the replies to names that it knows.
+            pipeline.execute_command(name.encode(), *args)
+        with _told():
+            return await pipeline.execute()
 
     async def close(self) -> None:
         await self.client.aclose(close_connection_pool=True)
@@ -93,6 +96,22 @@ _WORDS: dict[type[Exception], str] = {
     exceptions.TryAgainError: "TRYAGAIN",
     exceptions.ClusterDownError: "CLUSTERDOWN",
 }
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What redis-py raises, in our words."""
+    try:
+        yield
+    except exceptions.ResponseError as error:
+        # Of several commands it says first which one, and quotes the reply.
+        reply = str(error).rpartition("of pipeline caused error: ")[2].strip("(),'\"")
+        word = _WORDS.get(type(error))
+        raise refused(f"{word} {reply}" if word else reply) from error
+    except (exceptions.RedisError, OSError, TimeoutError) as error:
+        raise RedisUnavailable(
+            f"no answer from Redis ({type(error).__name__})", outcome_unknown=True
+        ) from error
 
 
 def refused(reply: str) -> Refused:

@@ -73,6 +73,18 @@ class Multiplexer:
         wire = await self._connect()
         return await _all_said([wire.send(one) for one in commands])
 
+    async def transaction(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Their replies, all of one instant. Raises as `run` does, for the first that failed."""
+        said = await self.send_all([("MULTI",), *commands, ("EXEC",)], _nothing)
+        for one in said:
+            if isinstance(one, BaseException):
+                raise one
+        replies: list[Any] = said[-1]
+        for reply in replies:
+            if isinstance(reply, hiredis.ReplyError):
+                raise refused(str(reply))
+        return replies
+
     async def close(self) -> None:
         if self._connecting is not None:
             self._connecting.cancel()

@@ -4,6 +4,7 @@ which are in `lua.record_call`."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha1
 from typing import Any, Protocol
 
@@ -40,6 +41,8 @@ class Connection(Protocol):
     async def evalsha(self, sha: str, keys: Sequence[str], args: Sequence[Any]) -> Any: ...
 
     async def eval(self, source: str, keys: Sequence[str], args: Sequence[Any]) -> Any: ...
+
+    async def transaction(self, commands: Sequence[Sequence[Any]]) -> list[Any]: ...
 
 
 class Scripts:
@@ -160,11 +163,16 @@ class Scripts:
         return Tally(_entries(tail), [_fields(one) for one in hashes])
 
     async def read(self, partition: int, *, after: str, count: int) -> Tail:
-        """Entries after an id, with the identity of the server. Raises `Fenced`."""
+        """Entries after an id, with the identity of the server; of a `count` of 0 nothing else.
+        Raises `Fenced`."""
         names = [keys.stream(partition), keys.meta(partition)]
-        fenced, replid, epoch, floor, last_id, entries = await self._run(
-            "read", names, [after, count]
-        )
+        # Not by the script itself: what passes through Lua costs Redis ten times as much.
+        entries_after = ("XRANGE", names[0], f"({after}", "+", "COUNT", count)
+        if count:
+            said, entries = await self._run_beside("read", names, entries_after)
+        else:
+            said, entries = await self._run("read", names, []), []
+        fenced, replid, epoch, floor, last_id = said
         if fenced:
             raise Fenced
         return Tail(
@@ -206,6 +214,18 @@ class Scripts:
         except NoScript:
             return await self._connection.eval(script.source, names, args)
 
+    async def _run_beside(self, name: str, names: Sequence[str], command: Sequence[Any]) -> Any:
+        """What a script without arguments and a command say, both of one instant."""
+        script = self._scripts[name]
+        try:
+            return await self._connection.transaction(
+                (("EVALSHA", script.sha, len(names), *names), command)
+            )
+        except NoScript:
+            return await self._connection.transaction(
+                (("EVAL", script.source, len(names), *names), command)
+            )
+
 
 NAMES = (
     "record",
@@ -237,4 +257,9 @@ def _entries(tail: Sequence[Any]) -> list[tuple[str, dict[str, bytes]]]:
 
 
 def _fields(flat: Sequence[bytes]) -> dict[str, bytes]:
-    return {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+    return {_name(flat[i]): flat[i + 1] for i in range(0, len(flat), 2)}
+
+
+@lru_cache(maxsize=256)  # few and the same in every entry
+def _name(raw: bytes) -> str:
+    return raw.decode()

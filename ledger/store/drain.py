@@ -21,23 +21,23 @@ class KnownKey(msgspec.Struct, frozen=True):
     fingerprint: bytes
 
 
-async def claim_keys(db: Executor, partition: int, records: Sequence[UsageRecord]) -> set[UUID]:
-    """Ids among these that never counted before; they do now."""
+async def claim_keys(db: Executor, partition: int, records: Sequence[UsageRecord]) -> set[str]:
+    """Stream ids of those whose usage id never counted before; it does now."""
     rows = await db.fetch(
         QUERIES["claim_keys"],
         partition,
-        [record.usage_id for record in records],
+        [record.usage_id.hex() for record in records],  # sooner read than a UUID object is made
         [record.stream_id for record in records],
-        [at_ms(record.recorded_at) for record in records],
+        [record.recorded_at for record in records],
         [record.fingerprint for record in records],
     )
-    return {row["usage_id"] for row in rows}
+    return {stream_id for (stream_id,) in rows}
 
 
-async def known_keys(db: Executor, usage_ids: Sequence[UUID]) -> dict[UUID, KnownKey]:
-    rows = await db.fetch(QUERIES["known_keys"], usage_ids)
+async def known_keys(db: Executor, usage_ids: Sequence[bytes]) -> dict[bytes, KnownKey]:
+    rows = await db.fetch(QUERIES["known_keys"], [one.hex() for one in usage_ids])
     return {
-        row["usage_id"]: KnownKey(row["partition"], row["stream_id"], row["fingerprint"])
+        row["usage_id"].bytes: KnownKey(row["partition"], row["stream_id"], row["fingerprint"])
         for row in rows
     }
 
@@ -60,7 +60,7 @@ async def insert_refunds(db: Executor, partition: int, records: Sequence[UsageRe
     await db.execute(
         QUERIES["insert_refunds"],
         partition,
-        [record.usage_id for record, _, _ in rows],
+        [record.usage_id.hex() for record, _, _ in rows],
         [subject for _, subject, _ in rows],
         [record.usage_type for record, _, _ in rows],
         [at_ms(period) for _, _, period in rows],

@@ -4,15 +4,15 @@ the drain's own work is most of what a row costs."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from functools import lru_cache
 from io import BytesIO
-from uuid import UUID
 
 import msgspec
 
 from ledger.db import Executor
 from ledger.domain.quantity import number_of
-from ledger.domain.usage import UsageRecord, at_ms
+from ledger.domain.usage import Terms, UsageRecord, at_ms
 
 _COLUMNS = (
     "partition", "position", "stream_id", "usage_id", "user_id", "organization_id", "usage_type",
@@ -43,40 +43,53 @@ async def insert_records(
 
 
 def _row(partition: int, position: int, record: UsageRecord, places: int) -> str:
-    terms, payload, pool = record.terms, record.payload, record.pool_used_after
-    values = (
-        str(partition),
-        str(position),
-        record.stream_id,
-        record.usage_id.hex,
-        record.user_id.hex,
-        record.organization_id.hex if record.organization_id else _NULL,
-        record.usage_type,
-        number_of(record.units, places),
-        _instant(record.recorded_at),
-        _instant(record.occurred_at),
-        record.billing_period.isoformat(),
-        _instant(record.quota_period),
-        _NULL if record.pool_period is None else _instant(record.pool_period),
-        terms.subscription_id.hex() if terms.subscription_id else _NULL,
-        _text(terms.plan_tier),
-        str(terms.plan_version),
-        number_of(record.used_after, places),
-        _NULL if pool is None else number_of(pool, places),
-        _NULL if record.remaining is None else number_of(record.remaining, places),
-        "t" if record.exceeded else "f",
-        "t" if record.enforced else "f",
-        _text(msgspec.json.encode(payload.metadata).decode()) if payload.metadata else _NULL,
-        _NULL if payload.idempotency_key is None else _text(payload.idempotency_key),
-        _text(payload.recorded_by),
-        UUID(bytes=payload.reversal_of).hex if payload.reversal_of else _NULL,
+    payload, pool, left = record.payload, record.pool_used_after, record.remaining
+    return (
+        f"{partition}\t{position}\t{record.stream_id}\t{record.usage_id.hex()}\t"
+        f"{record.user_id.hex()}\t{_id(record.organization_id)}\t{record.usage_type}\t"
+        f"{number_of(record.units, places)}\t"
+        f"{_instant(record.recorded_at)}\t{_instant(record.occurred_at)}\t"
+        f"{_periods(record.billing_period, record.quota_period, record.pool_period)}\t"
+        f"{_terms(record.terms)}\t"
+        f"{number_of(record.used_after, places)}\t"
+        f"{_NULL if pool is None else number_of(pool, places)}\t"
+        f"{_NULL if left is None else number_of(left, places)}\t"
+        f"{'t' if record.exceeded else 'f'}\t{'t' if record.enforced else 'f'}\t"
+        f"{_metadata(payload.metadata) if payload.metadata else _NULL}\t"
+        f"{_NULL if payload.idempotency_key is None else _text(payload.idempotency_key)}\t"
+        f"{_name(payload.recorded_by)}\t{_id(payload.reversal_of)}\n"
     )
-    return "\t".join(values) + "\n"
 
 
-@lru_cache(maxsize=4096)  # periods are few, and the records of one call have the same time
+# Few of each are in use at a time, and the records of one call have the same time.
+
+
+@lru_cache(maxsize=4096)
 def _instant(ms: int) -> str:
     return at_ms(ms).isoformat()
+
+
+@lru_cache(maxsize=4096)
+def _periods(billing: date, quota: int, pool: int | None) -> str:
+    return f"{billing.isoformat()}\t{_instant(quota)}\t{_NULL if pool is None else _instant(pool)}"
+
+
+@lru_cache(maxsize=4096)
+def _terms(terms: Terms) -> str:
+    return f"{_id(terms.subscription_id)}\t{_text(terms.plan_tier)}\t{terms.plan_version}"
+
+
+@lru_cache(maxsize=256)
+def _name(value: str) -> str:
+    return _text(value)
+
+
+def _metadata(metadata: dict[str, str]) -> str:
+    return _text(msgspec.json.encode(metadata).decode())
+
+
+def _id(raw: bytes | None) -> str:
+    return _NULL if raw is None else raw.hex()
 
 
 def _text(value: str) -> str:

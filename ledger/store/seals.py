@@ -44,12 +44,13 @@ async def sealed_records(
 def _record(row: Mapping[str, Any], decimals: int) -> UsageRecord:
     # What a seal does not cover is not read.
     subscription, reversal, pool = row["subscription_id"], row["reversal_of"], row["pool_period"]
+    organization = row["organization_id"]
     return UsageRecord(
         stream_id="",
-        usage_id=row["usage_id"],
+        usage_id=row["usage_id"].bytes,
         fingerprint=b"",
-        user_id=row["user_id"],
-        organization_id=row["organization_id"],
+        user_id=row["user_id"].bytes,
+        organization_id=organization.bytes if organization else None,
         usage_type=row["usage_type"],
         units=int(row["quantity"].scaleb(decimals)),
         recorded_at=ms_of(row["recorded_at"]),

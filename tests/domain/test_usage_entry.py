@@ -28,9 +28,9 @@ FIELDS = sorted(entry())  # as they are in the stream
 def test_an_entry_of_a_personal_account_is_read_field_by_field() -> None:
     record = parse_entry("5-1", entry())
     assert (record.stream_id, record.usage_id, record.fingerprint) == (
-        "5-1", examples.ID, b"8 bytes!"
+        "5-1", examples.ID.bytes, b"8 bytes!"
     )  # fmt: skip
-    assert (record.user_id, record.organization_id) == (examples.USER, None)
+    assert (record.user_id, record.organization_id) == (examples.USER.bytes, None)
     assert (record.usage_type, record.units) == ("api_calls", 3)
     assert (record.recorded_at, record.occurred_at) == (examples.AT, examples.AT - 60_000)
     assert (record.quota_period, record.pool_period) == (examples.STARTS, None)
@@ -43,7 +43,7 @@ def test_an_entry_of_a_personal_account_is_read_field_by_field() -> None:
 def test_an_entry_of_an_organisations_member_counts_for_user_and_pool() -> None:
     who = b"o" + examples.ORG.bytes + examples.USER.bytes
     record = parse_entry("5-1", entry(who=who, quota=quota_field(**examples.POOLED)))
-    assert (record.user_id, record.organization_id) == (examples.USER, examples.ORG)
+    assert (record.user_id, record.organization_id) == (examples.USER.bytes, examples.ORG.bytes)
     assert (record.pool_period, record.pool_used_after) == (examples.STARTS + 1, 90)
     assert record.counted == (
         (f"org:{examples.ORG}:user:{examples.USER}", examples.STARTS),

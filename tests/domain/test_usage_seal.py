@@ -30,9 +30,9 @@ SAID: dict[str, object] = {
 }
 # Field of the record, or of its terms or payload, and another value for it.
 SEALED: dict[str, object] = {
-    "usage_id": UUID(int=1),
-    "user_id": UUID(int=2),
-    "organization_id": UUID(int=3),
+    "usage_id": UUID(int=1).bytes,
+    "user_id": UUID(int=2).bytes,
+    "organization_id": UUID(int=3).bytes,
     "usage_type": "ai_tokens",
     "units": 4,
     "recorded_at": examples.AT + 1,

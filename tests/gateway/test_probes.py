@@ -72,6 +72,34 @@ async def test_it_says_how_far_the_ledger_is_behind(service: Service) -> None:
     assert (await ready(service))[1]["ledger_lag"] == 0
 
 
+async def test_it_warns_at_half_of_the_cap_and_says_when_a_partition_takes_no_more(
+    services: Services, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service = await services.start(msgspec.structs.replace(settings, undrained_cap=4))
+    await service.drained()
+    usage = {"user_id": "ada", "usage_type": "api_calls", "quantity": 1}
+    said = {}
+    for recorded in range(1, 5):
+        assert (await service.post("/usage", usage))[0] == 201
+        _, said[recorded] = await ready(service)
+        assert await metric(service, "billing_backlog_ratio") == recorded / 4
+    assert (said[1]["status"], said[1].get("reasons", [])) == ("ready", [])
+    assert said[2]["status"] == "degraded" and "half full" in str(said[2]["reasons"])
+    assert said[3] == said[2] | {"ledger_lag": 3}
+    assert said[4]["status"] == "degraded" and "take no usage" in str(said[4]["reasons"])
+    assert (await service.post("/usage", usage))[0] == 503
+    await service.drained()
+    assert (await ready(service))[1]["status"] == "ready"
+    assert (await service.post("/usage", usage))[0] == 201
+    assert await metric(service, "billing_backlog_ratio") == 0
+    logged = [one for one in capsys.readouterr().out.splitlines() if " backlog " in one]
+    assert [("half full" in one, "take no usage" in one) for one in logged] == [
+        (True, False),
+        (False, True),
+        (False, False),
+    ]
+
+
 async def test_it_says_where_a_restored_database_has_a_gap(service: Service) -> None:
     await service.drained()
     assert (await ready(service))[1]["status"] == "ready"

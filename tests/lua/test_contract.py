@@ -43,7 +43,7 @@ REPLIES: dict[str, Any] = {
     "unload": 0,
     "supersede": [0, b"1-0"],
     "tally": [0, [], []],
-    "read": [0, b"r", b"1", b"0-0", b"0-0", []],
+    "read": [0, b"r", b"1", b"0-0", b"0-0"],
     "trim": 0,
     "recover": [0, b"1", b"r", b"0-0"],
 }
@@ -57,6 +57,7 @@ class Recording:
         self.reply = reply
         self.keys: list[str] = []
         self.args: list[Any] = []
+        self.beside: Sequence[Any] = ()
 
     async def evalsha(self, sha: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         self.keys, self.args = list(keys), list(args)
@@ -73,6 +74,10 @@ class Recording:
 
     async def eval(self, source: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         raise AssertionError("not asked to")
+
+    async def transaction(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        (_, sha, count, *said), self.beside = commands
+        return [await self.evalsha(sha, said[:count], said[count:]), []]
 
 
 def own_parameters(name: str) -> list[str]:
@@ -226,7 +231,13 @@ async def test_the_wrapper_sends_the_arguments_that_the_header_names_in_its_orde
         [keys.quota(PARTITION, MEMBER), keys.quota(PARTITION, POOL)] if name == "record" else []
     )
     argv = [one for one in script.names("ARGV") if one not in ("ttl", "subject", "partitions")]
-    assert own_parameters(name) == argv
+    assert own_parameters(name) == argv + {"read": ["after", "count"]}.get(name, [])
+
+
+async def test_entries_are_read_beside_the_script() -> None:
+    recording = await sent("read")
+    after, count = SAID["after"], SAID["count"]
+    assert recording.beside == ("XRANGE", EVERY_KEY["stream"], f"({after}", "+", "COUNT", count)
 
 
 @pytest.mark.parametrize("name", ["check", "quota"])

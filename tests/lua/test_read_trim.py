@@ -37,6 +37,8 @@ async def test_entries_are_read_in_order_after_the_cursor(bench: Bench) -> None:
     assert found == (await bench.entries())[2:4]
     assert tail.last_id == ids[-1]
     assert (await bench.scripts.read(PARTITION, after=ids[-1], count=2)).entries == []
+    look = await bench.scripts.read(PARTITION, after="0-0", count=0)
+    assert (look.last_id, look.entries) == (ids[-1], [])
     assert await bench.state() == before
 
 

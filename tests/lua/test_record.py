@@ -321,7 +321,7 @@ async def test_the_ledger_reads_back_what_the_script_wrote(bench: Bench, who: by
     [(stream_id, fields)] = (await bench.scripts.read(PARTITION, after="0-0", count=2)).entries
     record = parse_entry(stream_id, fields)
     assert (record.terms, record.payload, record.fingerprint) == (terms, payload, b"samebody")
-    assert (record.usage_id.bytes, record.user_id.bytes) == (one.usage_id, who[-16:])
+    assert (record.usage_id, record.user_id) == (one.usage_id, who[-16:])
     assert (record.units, record.used_after) == (3, 3)
     assert record.recorded_at == recorded.answers[0].recorded_at
     assert (record.pool_used_after, record.remaining) == (3 if who == MEMBER else None, None)
