@@ -40,11 +40,30 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     lines: Sequence[Line]
     seconds: float
+    faults_at_least: int = 0  # both as asked for
+    events_at_least: int = 0
     kept: str | None = None  # where logs and data are
 
     @property
     def sound(self) -> bool:
-        return not any(line.violations for line in self.lines)
+        return self.enough and not self.broken
+
+    @property
+    def broken(self) -> bool:
+        return any(line.violations for line in self.lines)
+
+    @property
+    def faults(self) -> int:
+        return sum(len(line.faults) for line in self.lines)
+
+    @property
+    def events(self) -> int:
+        return sum(line.events for line in self.lines)
+
+    @property
+    def enough(self) -> bool:
+        """Whether as much has happened as was asked for."""
+        return self.faults >= self.faults_at_least and self.events >= self.events_at_least
 
     def as_json(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self))
@@ -52,11 +71,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         faults = Counter(one.partition(":")[0] for line in self.lines for one in line.faults)
         back = sorted(line.back_s for line in self.lines if line.back_s >= 0) or [0.0]
-        events = sum(line.events for line in self.lines)
         text = [
-            f"seed {self.seed}: {len(self.lines)} episodes, {faults.total()} faults,"
-            f" {events} events in {self.seconds:.0f} s"
-            f" ({events / max(self.seconds, 1):.0f} a second),"
+            f"seed {self.seed}: {len(self.lines)} episodes, {self.faults} faults,"
+            f" {self.events} events in {self.seconds:.0f} s"
+            f" ({self.events / max(self.seconds, 1):.0f} a second),"
             f" {sum(line.unknown for line in self.lines)} never known to their callers",
             "faults: " + ", ".join(f"{kind} {number}" for kind, number in sorted(faults.items())),
             f"back in service after {median(back):.2f} s (median), {back[-1]:.2f} s (longest)",
@@ -69,5 +87,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
                 )
         if self.kept:
             text.append(f"logs and data: {self.kept}")
-        text.append("every invariant held" if self.sound else "BROKEN")
+        if not self.enough:
+            text.append(
+                f"TOO LITTLE: {self.faults_at_least} faults and {self.events_at_least} events were"
+                " asked for"
+            )
+        text.append("BROKEN" if self.broken else "every invariant held")
         return "\n".join(text)

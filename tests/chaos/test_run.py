@@ -43,6 +43,13 @@ def test_a_short_run_with_every_kind_of_fault_keeps_every_invariant(tmp_path: Pa
     assert not list((tmp_path / "chaos").iterdir()), "nothing is left where nothing is broken"
 
 
+def test_a_run_ends_when_as_much_has_happened_as_was_asked_for(tmp_path: Path) -> None:
+    made = run(tmp_path, "--seed", "1", "--size", "1", "--faults", "scriptflush",
+               "--faults-at-least", "2", "--events-at-least", "10", "--json")  # fmt: skip
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert len(msgspec.json.decode(made.stdout, type=Report).lines) == 2
+
+
 def test_an_unknown_fault_is_named_and_the_known_ones_are_listed(tmp_path: Path) -> None:
     made = run(tmp_path, "--faults", "kill,earthquake")
     assert made.returncode == 2
@@ -51,21 +58,37 @@ def test_an_unknown_fault_is_named_and_the_known_ones_are_listed(tmp_path: Path)
     )
 
 
+LINE = Line(
+    episode=4,
+    faults=["kill:redis"],
+    events=10,
+    acked=9,
+    unknown=1,
+    outcomes={},
+    lost=0,
+    back_s=0.5,
+    drained_s=0.1,
+    seconds=3.0,
+    violations=[],
+)
+
+
+@pytest.mark.parametrize(
+    ("faults", "events", "enough"), [(1, 10, True), (2, 0, False), (0, 11, False)]
+)
+def test_a_run_that_ends_before_enough_has_happened_is_not_sound(
+    faults: int, events: int, enough: bool
+) -> None:
+    report = Report(
+        seed=7, lines=[LINE], seconds=3.0, faults_at_least=faults, events_at_least=events
+    )
+    assert report.sound == enough
+    assert ("TOO LITTLE" in str(report)) != enough
+
+
 @pytest.mark.parametrize("violations", [[], ["I2: not one row for one id: 1: x"]])
 def test_a_broken_episode_says_how_to_replay_it(violations: list[str]) -> None:
-    line = Line(
-        episode=4,
-        faults=["kill:redis"],
-        events=10,
-        acked=9,
-        unknown=1,
-        outcomes={},
-        lost=0,
-        back_s=0.5,
-        drained_s=0.1,
-        seconds=3.0,
-        violations=violations,
-    )
+    line = msgspec.structs.replace(LINE, violations=violations)
     text = str(Report(seed=7, lines=[line], seconds=3.0, kept="there" if violations else None))
     assert ("to replay: ./run chaos --seed 7 --first 4 --episodes 1" in text) == bool(violations)
     assert ("logs and data: there" in text) == bool(violations)
