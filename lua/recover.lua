@@ -34,11 +34,13 @@ local last = last_id(stream)
 local raw = redis.call('HMGET', key, 'epoch', 'replid', 'vouched_from', 'floor')
 local meta_epoch, meta_replid, vouched_from = tonumber(raw[1] or '0'), raw[2], raw[3]
 
-local fresh = not meta_replid and row_replid == '' and cursor == '0-0' and last == '0-0'
+-- Nothing was ever recorded, nor a first vouching committed: the server may have restarted since it.
+local fresh = row_replid == '' and cursor == '0-0' and last == '0-0'
+  and (not meta_replid or (vouched_from == '' and raw[4] == '0-0'))
 -- A recovery whose commit failed left `vouched_from` as the row still is, however often the server
 -- has restarted since. A ledger that knows of no server yet believes none but the one it vouched for.
 local taken_up = vouched_from == row_replid and (row_replid ~= '' or meta_replid == replid)
-local believed = meta_replid == row_replid or taken_up
+local believed = fresh or meta_replid == row_replid or taken_up
 if meta_replid and not believed and not decided then return { SUPERSEDED, ARGV[2], replid, last } end
 
 local whole = not decided

@@ -41,6 +41,17 @@ async def test_a_new_partition_is_vouched_for_in_the_rows_epoch(bench: Bench) ->
     assert (await bench.record(event())).answers[0].outcome is Outcome.MISS
 
 
+async def test_a_new_partition_whose_first_vouching_was_not_committed_is_still_new_after_a_restart(
+    bench: Bench,
+) -> None:
+    await bench.server.run("FLUSHALL")
+    replid = (await bench.vouch()).replid
+    await bench.hset(bench.meta_key, replid=FORMER)  # as after a restart: the server's id changed
+    found = await bench.vouch()
+    assert (found.outcome, found.epoch, found.replid) == (WHOLE, 1, replid)
+    assert (await bench.record(event())).answers[0].outcome is Outcome.MISS
+
+
 async def test_recovering_what_is_in_order_changes_nothing_that_counts(bench: Bench) -> None:
     replid, ids = await used_partition(bench)
     before = await bench.state()
