@@ -19,7 +19,7 @@ from chaos import accounts
 from chaos.clients import Clients
 from chaos.episode import play
 from chaos.report import Line, Report
-from chaos.schedule import FAULTS_PER_EPISODE, KINDS, Episode, episodes
+from chaos.schedule import FAULTS_PER_EPISODE, KINDS, Episode, Kinds, chosen, episodes
 from chaos.stand import Stand
 from chaos.told import Told
 from gateway.children import StartError
@@ -40,7 +40,7 @@ class Options(msgspec.Struct, frozen=True):
     seconds: float | None
     faults_at_least: int
     events_at_least: int
-    kinds: list[str]
+    kinds: Kinds
     size: int
     rate: int
     keep: bool
@@ -156,7 +156,9 @@ def _parse(argv: Sequence[str], data_dir: Path) -> Options:
     )
     parser.add_argument("--episodes", type=_positive, metavar="K", help="default 10, or any number")
     parser.add_argument("--first", type=_positive, default=1, metavar="N", help="skip those before")
-    parser.add_argument("--faults", metavar="A,B", help=f"only these: {', '.join(KINDS)}")
+    parser.add_argument(
+        "--faults", metavar="A,B", help=f"only these, such as kill:redis: {', '.join(KINDS)}"
+    )
     parser.add_argument(
         "--size", type=_positive, default=FAULTS_PER_EPISODE, metavar="N", help="faults an episode"
     )
@@ -166,9 +168,10 @@ def _parse(argv: Sequence[str], data_dir: Path) -> Options:
     parser.add_argument("--keep", action="store_true", help="keep logs and data of all episodes")
     parser.add_argument("--json", action="store_true", help="the report as JSON on stdout")
     args = parser.parse_args(argv)
-    kinds = args.faults.split(",") if args.faults else list(KINDS)
-    if unknown := [kind for kind in kinds if kind not in KINDS]:
-        parser.error(f"--faults: no such fault: {', '.join(unknown)}; there are {', '.join(KINDS)}")
+    try:
+        kinds = chosen(args.faults.split(",")) if args.faults else KINDS
+    except ValueError as error:
+        parser.error(f"--faults: no such fault: {error}; there are {', '.join(KINDS)}")
     ends_otherwise = args.minutes or args.faults_at_least or args.events_at_least
     return Options(
         random.randrange(1_000_000) if args.seed is None else args.seed,

@@ -8,22 +8,27 @@ import resource
 import shutil
 import signal
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from math import inf
 
 from bench.relay import Relay
 from chaos import history
+from chaos.accounts import Accounts
 from chaos.clients import Clients
+from chaos.report import Return
+from chaos.returns import drained_again, taken_again
 from chaos.schedule import LINKS, Fault
 from chaos.stand import Stand, children, send
 from gateway.children import Child
 from gateway.dev.servers import Server
-from ledger import db
+from ledger import clock, db
 from lua.connection import RedisConnection
 
 DELAY_S = 0.3
 DROPPED = 0.05  # of what a server says
 _PATIENCE_S = 30.0
+_SETTLES_S = 3.0  # after a fault, until what it killed has started again
 _POLL_S = 0.02
 
 
@@ -31,18 +36,53 @@ class Faults:
     """Makes faults happen. Those of one target follow each other; those of different ones may
     overlap in any way."""
 
-    def __init__(self, stand: Stand, clients: Clients) -> None:
+    def __init__(self, stand: Stand, clients: Clients, accounts: Accounts) -> None:
         self._stand = stand
         self._clients = clients
+        self._accounts = accounts
         self._told = clients.told
         self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._spans: dict[Fault, tuple[float, float]] = {}  # from when until when
+        self._started_in_s = 0.0  # of Redis, the last time
+        self.taken: list[Return] = []
+        self.drained: list[Return] = []
 
     async def happen(self, fault: Fault) -> None:
-        """Begins when its time has come, returns when it is over."""
+        """Begins when its time has come, returns when it is over. Half of the faults that Redis
+        comes back from are over when usage is taken again, so that this can be measured; the others
+        at once, so that the next may come in the middle of the recovery."""
         await asyncio.sleep(fault.at_ms / 1000)
         turn = "gateway" if fault.target == "worker" else fault.target
         async with self._turns[turn]:
+            self._spans[fault] = clock.monotonic(), inf
             await getattr(self, f"_{fault.kind}")(fault, random.Random(fault.dice))
+            self._spans[fault] = self._spans[fault][0], clock.monotonic()
+            if fault.watched and fault.target in ("redis", "gateway-redis"):
+                well = taken_again(self._stand, self._clients, self._accounts)
+                await self._watch(fault, self.taken, well, self._started_in_s)
+
+    async def _watch(
+        self,
+        fault: Fault,
+        returns: list[Return],
+        well: Coroutine[None, None, None],
+        loading_s: float = 0.0,
+    ) -> None:
+        began = clock.monotonic()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(well, _PATIENCE_S)
+        ended = clock.monotonic()
+        alone = not any(
+            since < ended and until + _SETTLES_S > began
+            for other, (since, until) in self._spans.items()
+            if other is not fault
+        )
+        returns.append(Return(str(fault), round(ended - began, 2), round(loading_s, 2), alone))
+
+    async def _start_redis(self) -> None:
+        began = clock.monotonic()
+        await self._stand.redis.start()
+        self._started_in_s = clock.monotonic() - began
 
     async def _kill(self, fault: Fault, dice: random.Random) -> None:
         if fault.target in ("redis", "postgres"):
@@ -51,11 +91,13 @@ class Faults:
             server.kill(signal.SIGQUIT if immediate else signal.SIGKILL)
             await server.wait()
             await _hold(fault)
-            await server.start()
+            await (self._start_redis() if fault.target == "redis" else server.start())
         elif fault.target == "worker":
             send(await self._worker(dice), signal.SIGKILL)
         else:
             (await self._program(fault.target)).kill()
+            if fault.of_ledger:
+                await self._watch(fault, self.drained, drained_again(self._stand))
 
     async def _stop(self, fault: Fault, dice: random.Random) -> None:
         if fault.target == "worker":
@@ -69,6 +111,8 @@ class Faults:
         for pid in pids:
             send(pid, signal.SIGSTOP)
         try:
+            if fault.watched and fault.of_ledger:  # frozen at least until another has its work
+                await self._watch(fault, self.drained, drained_again(self._stand))
             await _hold(fault)
         finally:
             for pid in pids:
@@ -158,7 +202,7 @@ class Faults:
         redis.kill()  # where nobody wrote
         await redis.wait()
         await _hold(fault)
-        await redis.start()
+        await self._start_redis()
 
     async def _powerloss(self, fault: Fault, dice: random.Random) -> None:
         redis = self._stand.redis
@@ -166,14 +210,14 @@ class Faults:
         await redis.wait()
         await self._clients.answered()  # what Redis said last may still be on its way to them
         history.cut_unanswered(redis.folder, self._told, dice)
-        await redis.start()
+        await self._start_redis()
 
     async def _torn(self, fault: Fault, dice: random.Random) -> None:
         redis = self._stand.redis
         redis.kill()
         await redis.wait()
         history.cut_anywhere(redis.folder, self._told, dice)
-        await redis.start()
+        await self._start_redis()
 
     async def _emptied(self, fault: Fault, dice: random.Random) -> None:
         """The network goes first, so that what is lost can be known to the last entry."""
@@ -187,7 +231,7 @@ class Faults:
             await redis.wait()
             shutil.rmtree(redis.folder / "appendonlydir")
             await _hold(fault)
-            await redis.start()
+            await self._start_redis()
             for link in links:
                 await link.restore()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar
 
@@ -70,6 +70,15 @@ class Fault(msgspec.Struct, frozen=True):
     hold_ms: int
     dice: int
 
+    @property
+    def watched(self) -> bool:
+        """Whether it is measured how soon all is well after it: every second one."""
+        return self.dice % 2 == 0
+
+    @property
+    def of_ledger(self) -> bool:
+        return self.target.startswith("ledger-") and self.target in PROGRAMS
+
     def __str__(self) -> str:
         only = KINDS[self.kind] == (self.target,)
         return self.kind if only else f"{self.kind}:{self.target}"
@@ -82,14 +91,28 @@ class Episode(msgspec.Struct, frozen=True):
     faults: tuple[Fault, ...]
 
 
-def episodes(
-    seed: int, kinds: Sequence[str] = tuple(KINDS), size: int = FAULTS_PER_EPISODE
-) -> Iterator[Episode]:
+Kinds = Mapping[str, Sequence[str]]
+"""Kinds of faults, and the targets of each."""
+
+
+def chosen(names: Sequence[str]) -> Kinds:
+    """The kinds that are named, all their targets or the one after a colon. Raises `ValueError`
+    with the name that there is not."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        kind, colon, target = name.partition(":")
+        if kind not in KINDS or (colon and target not in KINDS[kind]):
+            raise ValueError(name)
+        found[kind] = (*found.get(kind, ()), target) if colon else KINDS[kind]
+    return found
+
+
+def episodes(seed: int, kinds: Kinds = KINDS, size: int = FAULTS_PER_EPISODE) -> Iterator[Episode]:
     """The endless schedule of a seed. All of `deal` comes before any of it comes again, and so do
     the targets of a kind."""
     dice = random.Random(f"chaos {seed}")
     dealt = _shuffled(deal(kinds), dice)
-    targets = {kind: _shuffled(KINDS[kind], dice) for kind in kinds}
+    targets = {kind: _shuffled(kinds[kind], dice) for kind in kinds}
     number = 0
     while True:
         number += 1
@@ -103,7 +126,7 @@ def episodes(
         yield Episode(number, tuple(faults))
 
 
-def deal(kinds: Sequence[str] = tuple(KINDS)) -> list[str]:
+def deal(kinds: Kinds = KINDS) -> list[str]:
     """The kinds, each as often as it comes in one deal."""
     return [kind for kind in kinds for _ in range(_TIMES.get(kind, 1))]
 

@@ -15,6 +15,7 @@ from typing import Self
 
 from bench.processes import HOST, Process, program
 from bench.relay import Relay
+from chaos.accounts import PARTITIONS
 from chaos.check import System
 from chaos.schedule import LINKS
 from gateway.children import Child, StartError
@@ -25,7 +26,6 @@ from ledger import db, loops, migrate
 from lua.connection import RedisConnection
 from lua.scripts import Scripts
 
-PARTITIONS = 4  # as many as make two ledgers share, few enough to be watched
 # Short, so that the stream is trimmed all the time and a load has to work with what is left.
 _RETENTION_S = 2
 _RESTART_S = 0.2  # how soon a program that ended is started again

@@ -69,6 +69,8 @@ LINE = Line(
     back_s=0.5,
     drained_s=0.1,
     seconds=3.0,
+    taken=[],
+    drained=[],
     violations=[],
 )
 
