@@ -163,6 +163,11 @@ class Admission:
             for i, usage_id in zip(indexes, ids, strict=True)
         }
 
+    @property
+    def acked(self) -> Mapping[int, str]:
+        """By partition the last stream id answered for, as it changes."""
+        return self._lane.acked
+
     def close(self, closed: bool) -> None:
         """While it is closed, usage is refused before anything is sent."""
         self._lane.closed = closed

@@ -18,6 +18,7 @@ from gateway.accounts import Accounts
 from gateway.admission import Admission
 from gateway.auth import Authenticator, Principal
 from gateway.dev.tokens import DEV_ISSUER
+from gateway.lookback import LookBack
 from gateway.probes import Probes
 from gateway.problems import CONTENT_TYPE, Kind, Problem
 from gateway.quotas import Quotas
@@ -73,6 +74,8 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
         enforce=enforce,
     )
     must_keep = not settings.is_dev
+    look_back = LookBack(loader, admission.acked)
+    calls.connected = look_back.connected
 
     def judged(verdict: Verdict | None) -> None:
         # None: it did not answer, and may be another server when it does.
@@ -103,8 +106,10 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
     async def connections(_: web.Application) -> AsyncIterator[None]:
         await pool
         watching = asyncio.ensure_future(watch.for_ever())
+        looking_back = asyncio.ensure_future(look_back.for_ever())
         yield
         watching.cancel()
+        looking_back.cancel()
         await calls.close()
         await redis.close()
         try:
