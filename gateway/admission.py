@@ -56,6 +56,7 @@ class Admission:
         self._partitions = partitions
         self._enforce = enforce
         self._lane = Lane(recorder)
+        self.acked: Mapping[int, str] = self._lane.acked  # as it changes
 
     async def record(self, events: Sequence[Event]) -> list[Answer | Problem]:
         """One answer per event, in order; each is all or nothing on its own. Events of one
@@ -89,7 +90,7 @@ class Admission:
         return [answers.get(index, moving) for index in range(len(events))]
 
     async def _ask(self, asked: Mapping[int, Event]) -> dict[int, Answer | BaseException]:
-        """What the script says to each event, or the error that kept it from saying it."""
+        """What the script says to each event, or the error that kept it from it."""
         said: dict[int, Answer | BaseException] = {}
         all_said = asyncio.get_running_loop().create_future()
 
@@ -163,11 +164,6 @@ class Admission:
             for i, usage_id in zip(indexes, ids, strict=True)
         }
 
-    @property
-    def acked(self) -> Mapping[int, str]:
-        """By partition the last stream id answered for, as it changes."""
-        return self._lane.acked
-
     def close(self, closed: bool) -> None:
         """While it is closed, usage is refused before anything is sent."""
         self._lane.closed = closed
@@ -218,7 +214,7 @@ class Admission:
     async def _vouch(self, partition: int, since: float) -> None:
         try:
             async with asyncio.timeout(LEDGER_S):
-                await self._loader.recover(partition, since, self._lane.acked.get(partition, "0-0"))
+                await self._loader.recover(partition, since, self.acked.get(partition, "0-0"))
         except RedisUnavailable as error:
             raise _redis(error) from None
         except Superseded:
