@@ -70,6 +70,7 @@ async def play(stand: Stand, clients: Clients, seals: Chains, episode: Episode, 
             wrong += await check.violations(system, told, seals)
             wrong += await check.nothing_was_set_aside(system.sql)
             wrong += await check.losses_are_audited(system.sql)
+            wrong += await check.no_time_but_that_of_redis(system.sql)
     wrong += told.contradictions()
     return Line(
         episode=episode.number,

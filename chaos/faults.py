@@ -18,6 +18,7 @@ from chaos.accounts import Accounts
 from chaos.clients import Clients
 from chaos.report import Return
 from chaos.returns import drained_again, taken_again
+from chaos.rewind import rewind
 from chaos.schedule import LINKS, Fault
 from chaos.stand import Stand, children, send
 from gateway.children import Child
@@ -26,6 +27,7 @@ from ledger import clock, db
 from lua.connection import RedisConnection
 
 DELAY_S = 0.3
+CLOCK_OFF_S = 3600
 DROPPED = 0.05  # of what a server says
 _PATIENCE_S = 30.0
 _SETTLES_S = 3.0  # after a fault, until what it killed has started again
@@ -120,6 +122,18 @@ class Faults:
 
     async def _reload(self, fault: Fault, dice: random.Random) -> None:
         (await self._program("gateway")).kill(signal.SIGHUP)
+
+    async def _clock(self, fault: Fault, dice: random.Random) -> None:
+        await self._gateway_started_anew(CLOCK_OFF_S)
+        await _hold(fault)
+        await self._gateway_started_anew(0)
+
+    async def _gateway_started_anew(self, clock_off_s: int) -> None:
+        self._stand.set_gateway_clock_off(clock_off_s)
+        gateway = await self._program("gateway")
+        before = gateway.pid
+        gateway.kill()
+        await _until(lambda: gateway.running and gateway.pid != before)
 
     async def _cut(self, fault: Fault, dice: random.Random) -> None:
         link = self._link(fault)
@@ -241,6 +255,13 @@ class Faults:
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE application_name = 'billing' AND pid <> pg_backend_pid()"
             )
+
+    async def _rewind(self, fault: Fault, dice: random.Random) -> None:
+        """Redis is left alone meanwhile: one that is lost together with the database, or restarts
+        twice since the state that comes back, is for an operator."""
+        end = signal.SIGQUIT if dice.random() < 0.5 else signal.SIGKILL
+        async with self._turns["redis"]:
+            await rewind(self._stand, fault.hold_ms / 1000, end)
 
     def _server(self, name: str) -> Server:
         return self._stand.redis if name == "redis" else self._stand.postgres

@@ -26,6 +26,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "kill": (*PROGRAMS, *SERVERS),  # SIGKILL; what was killed is started again
     "stop": (*PROGRAMS, *SERVERS),  # SIGSTOP, later SIGCONT
     "reload": ("gateway",),  # SIGHUP: the workers are replaced one by one
+    "clock": ("gateway",),  # started again with a clock that is an hour ahead, later as before
     # of connections, in one of our relays
     "cut": LINKS,  # reset, and refused for a while
     "delay": LINKS,  # answers come 300 ms late
@@ -44,7 +45,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "emptied": ("redis",),  # killed, and its file gone
     # of Postgres
     "terminate": ("postgres",),  # its sessions are ended
-    # A restore of Postgres from a backup goes here: one line, and its method in `chaos.faults`.
+    "rewind": ("postgres",),  # it is again what it was up to 3 s before
 }
 _TIMES = {"kill": 3, "stop": 2}  # in each deal, where others come once: they have many targets
 _AT_ONCE = {
