@@ -45,7 +45,7 @@ class Faults:
         self._told = clients.told
         self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._spans: dict[Fault, tuple[float, float]] = {}  # from when until when
-        self._started_in_s = 0.0  # of Redis, the last time
+        self._loading_s: dict[Fault, float] = {}  # until Redis answered
         self.taken: list[Return] = []
         self.drained: list[Return] = []
 
@@ -59,32 +59,32 @@ class Faults:
             self._spans[fault] = clock.monotonic(), inf
             await getattr(self, f"_{fault.kind}")(fault, random.Random(fault.dice))
             self._spans[fault] = self._spans[fault][0], clock.monotonic()
-            if fault.watched and fault.target in ("redis", "gateway-redis"):
+            if fault.watched and fault.of_redis:
                 well = taken_again(self._stand, self._clients, self._accounts)
-                await self._watch(fault, self.taken, well, self._started_in_s)
+                await self._watch(fault, self.taken, well)
 
     async def _watch(
         self,
         fault: Fault,
         returns: list[Return],
         well: Coroutine[None, None, None],
-        loading_s: float = 0.0,
     ) -> None:
         began = clock.monotonic()
         with suppress(TimeoutError):
             await asyncio.wait_for(well, _PATIENCE_S)
         ended = clock.monotonic()
         alone = not any(
-            since < ended and until + _SETTLES_S > began
+            since < ended and until + (0 if other.of_redis else _SETTLES_S) > began
             for other, (since, until) in self._spans.items()
             if other is not fault
         )
+        loading_s = self._loading_s.get(fault, 0.0)
         returns.append(Return(str(fault), round(ended - began, 2), round(loading_s, 2), alone))
 
-    async def _start_redis(self) -> None:
+    async def _start_redis(self, fault: Fault) -> None:
         began = clock.monotonic()
         await self._stand.redis.start()
-        self._started_in_s = clock.monotonic() - began
+        self._loading_s[fault] = clock.monotonic() - began
 
     async def _kill(self, fault: Fault, dice: random.Random) -> None:
         if fault.target in ("redis", "postgres"):
@@ -93,7 +93,7 @@ class Faults:
             server.kill(signal.SIGQUIT if immediate else signal.SIGKILL)
             await server.wait()
             await _hold(fault)
-            await (self._start_redis() if fault.target == "redis" else server.start())
+            await (self._start_redis(fault) if fault.target == "redis" else server.start())
         elif fault.target == "worker":
             send(await self._worker(dice), signal.SIGKILL)
         else:
@@ -216,7 +216,7 @@ class Faults:
         redis.kill()  # where nobody wrote
         await redis.wait()
         await _hold(fault)
-        await self._start_redis()
+        await self._start_redis(fault)
 
     async def _powerloss(self, fault: Fault, dice: random.Random) -> None:
         redis = self._stand.redis
@@ -224,14 +224,14 @@ class Faults:
         await redis.wait()
         await self._clients.answered()  # what Redis said last may still be on its way to them
         history.cut_unanswered(redis.folder, self._told, dice)
-        await self._start_redis()
+        await self._start_redis(fault)
 
     async def _torn(self, fault: Fault, dice: random.Random) -> None:
         redis = self._stand.redis
         redis.kill()
         await redis.wait()
         history.cut_anywhere(redis.folder, self._told, dice)
-        await self._start_redis()
+        await self._start_redis(fault)
 
     async def _emptied(self, fault: Fault, dice: random.Random) -> None:
         """The network goes first, so that what is lost can be known to the last entry."""
@@ -245,7 +245,7 @@ class Faults:
             await redis.wait()
             shutil.rmtree(redis.folder / "appendonlydir")
             await _hold(fault)
-            await self._start_redis()
+            await self._start_redis(fault)
             for link in links:
                 await link.restore()
 

@@ -52,6 +52,10 @@ _AT_ONCE = {
     "reload", "flushall", "scriptflush", "expire", "clientkill", "rewrite", "powerloss", "torn",
     "terminate",
 }  # fmt: skip
+_TAKES_AWAY = {
+    "kill", "stop", "cut", "stall", "halfopen", "flushall", "diskfull", "powerloss", "torn",
+    "emptied",
+}  # fmt: skip
 FAULTS_PER_EPISODE = 6
 
 # How long a fault lasts, in ms, and how often. Longer than every timeout: a reply (2 s), a lease of
@@ -75,6 +79,11 @@ class Fault(msgspec.Struct, frozen=True):
     def watched(self) -> bool:
         """Whether it is measured how soon all is well after it: every second one."""
         return self.dice % 2 == 0
+
+    @property
+    def of_redis(self) -> bool:
+        """Whether the gateway is without Redis, or Redis without its keys."""
+        return self.target in ("redis", "gateway-redis") and self.kind in _TAKES_AWAY
 
     @property
     def of_ledger(self) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from chaos import command
 from chaos.report import Line, Report
 from chaos.schedule import KINDS, deal, episodes
 
@@ -43,13 +45,6 @@ def test_a_short_run_with_every_kind_of_fault_keeps_every_invariant(tmp_path: Pa
     assert not list((tmp_path / "chaos").iterdir()), "nothing is left where nothing is broken"
 
 
-def test_a_run_ends_when_as_much_has_happened_as_was_asked_for(tmp_path: Path) -> None:
-    made = run(tmp_path, "--seed", "1", "--size", "1", "--faults", "scriptflush",
-               "--faults-at-least", "2", "--events-at-least", "10", "--json")  # fmt: skip
-    assert made.returncode == 0, made.stdout + made.stderr
-    assert len(msgspec.json.decode(made.stdout, type=Report).lines) == 2
-
-
 def test_an_unknown_fault_is_named_and_the_known_ones_are_listed(tmp_path: Path) -> None:
     made = run(tmp_path, "--faults", "kill,earthquake")
     assert made.returncode == 2
@@ -73,6 +68,31 @@ LINE = Line(
     drained=[],
     violations=[],
 )
+
+
+async def test_a_run_ends_when_as_much_has_happened_as_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def play(*_: object) -> Line:
+        return LINE
+
+    async def furnish(*_: object) -> None:
+        return None
+
+    monkeypatch.setattr(command, "Stand", lambda folder: nullcontext())
+    monkeypatch.setattr(command, "_furnish", furnish)
+    monkeypatch.setattr(command, "play", play)
+    (tmp_path / "chaos").mkdir()
+    for words, episodes_played in [
+        (["--faults-at-least", "3"], 3),
+        (["--events-at-least", "61"], 7),
+        (["--faults-at-least", "3", "--events-at-least", "61"], 7),
+        (["--faults-at-least", "3", "--episodes", "2"], 2),
+        ([], 10),
+    ]:
+        report = await command.run(command._parse(words, tmp_path))
+        assert len(report.lines) == episodes_played
+        assert report.enough == ("--episodes" not in words)
 
 
 @pytest.mark.parametrize(
