@@ -30,6 +30,7 @@ DELAY_S = 0.3
 CLOCK_OFF_S = 3600
 DROPPED = 0.05  # of what a server says
 _PATIENCE_S = 30.0
+_WATCH_S = 10.0  # two ledgers that are frozen until the other has their work would wait for ever
 _SETTLES_S = 3.0  # after a fault, until what it killed has started again
 _POLL_S = 0.02
 
@@ -71,7 +72,7 @@ class Faults:
     ) -> None:
         began = clock.monotonic()
         with suppress(TimeoutError):
-            await asyncio.wait_for(well, _PATIENCE_S)
+            await asyncio.wait_for(well, _WATCH_S)
         ended = clock.monotonic()
         alone = not any(
             since < ended and until + (0 if other.of_redis else _SETTLES_S) > began

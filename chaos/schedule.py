@@ -59,7 +59,7 @@ _TAKES_AWAY = {
 FAULTS_PER_EPISODE = 6
 
 # How long a fault lasts, in ms, and how often. Longer than every timeout: a reply (2 s), a lease of
-# a partition (5 s), a recovery that waits for it (6 s).
+# a partition (3 s), a recovery that waits for it (6 s).
 _HOLDS = ((50, 1_200), (1_200, 3_000), (5_500, 7_500))
 _HOLD_WEIGHTS = (75, 18, 7)
 _GAP_MS = (100, 1_200)  # between the beginnings of two faults: shorter than most of them last
