@@ -22,7 +22,7 @@ Once = Callable[[], Awaitable[float]]
 Begin = Callable[[Settings, db.Connection, RedisConnection], Awaitable[Once]]
 
 IDLE_S = 0.1  # how stale a read of the ledger may be when nothing is wrong
-FROZEN_LOOK_S = 1.0  # between looks for another worker that holds a partition and hangs
+FROZEN_LOOK_S = 0.5  # between looks for another worker that holds a partition and hangs
 RECONCILE_S = 2.0  # between looks for a partition that is due
 # After an outage: easy on a sick server, and back well within two seconds of a healthy one.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 1.0
