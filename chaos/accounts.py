@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from datetime import date
-from itertools import product
+from itertools import count, product
 from uuid import UUID
 
 import msgspec
 
 from ledger import db
+from lua.keys import partition_of
 
+PARTITIONS = 4  # as many as make two ledgers share, few enough to be watched
 CALLS, MINUTES = "api_calls", "conversation_minutes"
 _TIGHT, _WIDE = "chaos_tight", "chaos_wide"
 _CALENDAR_MONTH = date(2000, 1, 1)
@@ -63,6 +65,13 @@ class Accounts:
         if chance < 2 * _TIGHT_SHARE:
             return dice.choice(self._alone)
         return dice.choice(self._members[_WIDE])
+
+    def of_partition(self, partition: int) -> Account:
+        """A user alone whom nobody else sends for."""
+        users = (Account(self._id(5, 0, number), None) for number in count())
+        return next(
+            one for one in users if partition_of(b"u" + one.user_id.bytes, PARTITIONS) == partition
+        )
 
     async def subscribe(self, sql: db.Connection) -> None:
         """Puts the organisations, and half of those who are alone, on their plans."""

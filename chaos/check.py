@@ -279,6 +279,14 @@ async def losses_are_audited(sql: db.Connection) -> list[str]:
     return _line("I9: a loss without audit event", [f"partition {p} epoch {e}" for p, e in rows])
 
 
+async def no_time_but_that_of_redis(sql: db.Connection) -> list[str]:
+    """Whatever a gateway's clock says, records are of the time in which they were recorded."""
+    found = await sql.fetch(
+        "SELECT usage_id FROM usage_records WHERE recorded_at > NOW() + INTERVAL '1 minute'"
+    )
+    return _line("recorded in the future", _ids(row["usage_id"].bytes for row in found))
+
+
 def _ids(found: Iterable[bytes]) -> list[str]:
     return [str(UUID(bytes=one)) for one in found]
 

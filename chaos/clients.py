@@ -184,10 +184,13 @@ class _Caller:
             if past is not None:
                 return past
         self._number += 1
-        key = f"{self._name}-{self._number}"
-        account = self._accounts.choose(self._dice)
-        text = _text(account, key, self._dice)
-        return Unit(usage_id_for_key(account.user_id, key), account.user_id, key, text)
+        return unit(self._accounts.choose(self._dice), f"{self._name}-{self._number}", self._dice)
+
+
+def unit(account: Account, key: str, dice: random.Random) -> Unit:
+    """A record of an account that nobody has sent before."""
+    text = _text(account, key, dice)
+    return Unit(usage_id_for_key(account.user_id, key), account.user_id, key, text)
 
 
 def _text(account: Account, key: str, dice: random.Random) -> str:

@@ -19,7 +19,7 @@ from chaos import accounts
 from chaos.clients import Clients
 from chaos.episode import play
 from chaos.report import Line, Report
-from chaos.schedule import FAULTS_PER_EPISODE, KINDS, Episode, episodes
+from chaos.schedule import FAULTS_PER_EPISODE, KINDS, Episode, Kinds, chosen, episodes
 from chaos.stand import Stand
 from chaos.told import Told
 from gateway.children import StartError
@@ -28,7 +28,7 @@ from ledger.seals import Chains
 from ledger.settings import SettingError
 
 # Then a new stand, with empty servers: each check looks at all that its stand ever recorded.
-_EPISODES_OF_A_STAND = 10
+_EPISODES_OF_A_STAND = 5
 _ENDLESS = 10**9
 _RATE = 10_000  # records a second; about what two cores take with nothing broken
 
@@ -38,12 +38,19 @@ class Options(msgspec.Struct, frozen=True):
     first: int
     episodes: int
     seconds: float | None
-    kinds: list[str]
+    faults_at_least: int
+    events_at_least: int
+    kinds: Kinds
     size: int
     rate: int
     keep: bool
     json: bool
     folder: Path
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it ends when enough has happened."""
+        return bool(self.faults_at_least or self.events_at_least)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -66,7 +73,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 async def run(options: Options) -> Report:
-    """Plays the schedule; ends early when something is broken."""
+    """Plays the schedule; ends early when something is broken, or when as much has happened as
+    was asked for."""
     began = clock.monotonic()
     lines: list[Line] = []
     kept = None
@@ -76,11 +84,22 @@ async def run(options: Options) -> Report:
         options.first - 1 + options.episodes,
     )
 
-    def in_time() -> bool:
-        return options.seconds is None or clock.monotonic() - began < options.seconds
+    def report() -> Report:
+        return Report(
+            seed=options.seed,
+            lines=lines,
+            seconds=round(clock.monotonic() - began, 1),
+            faults_at_least=options.faults_at_least,
+            events_at_least=options.events_at_least,
+            kept=kept,
+        )
+
+    def goes_on() -> bool:
+        in_time = options.seconds is None or clock.monotonic() - began < options.seconds
+        return in_time and not (options.bounded and report().enough)
 
     while (
-        kept is None and in_time() and (next_ones := list(islice(schedule, _EPISODES_OF_A_STAND)))
+        kept is None and goes_on() and (next_ones := list(islice(schedule, _EPISODES_OF_A_STAND)))
     ):
         folder = Path(tempfile.mkdtemp(prefix="run-", dir=options.folder)).absolute()
         try:
@@ -88,7 +107,7 @@ async def run(options: Options) -> Report:
                 clients = await _furnish(stand, options.rate)
                 seals = Chains()
                 for episode in next_ones:
-                    if not in_time():
+                    if not goes_on():
                         break
                     _say(options, f"episode {episode.number}: {_plan(episode)}")
                     lines.append(await play(stand, clients, seals, episode, options.seed))
@@ -101,9 +120,7 @@ async def run(options: Options) -> Report:
             raise
         if kept is None and not options.keep:
             shutil.rmtree(folder)
-    return Report(
-        seed=options.seed, lines=lines, seconds=round(clock.monotonic() - began, 1), kept=kept
-    )
+    return report()
 
 
 async def _furnish(stand: Stand, rate: int) -> Clients:
@@ -131,9 +148,17 @@ def _parse(argv: Sequence[str], data_dir: Path) -> Options:
     )
     parser.add_argument("--seed", type=int, metavar="N", help="of the schedule; default any")
     parser.add_argument("--minutes", type=float, metavar="M", help="begin no episode after that")
+    parser.add_argument(
+        "--faults-at-least", type=_positive, default=0, metavar="N", help="end there, or fail"
+    )
+    parser.add_argument(
+        "--events-at-least", type=_positive, default=0, metavar="N", help="end there, or fail"
+    )
     parser.add_argument("--episodes", type=_positive, metavar="K", help="default 10, or any number")
     parser.add_argument("--first", type=_positive, default=1, metavar="N", help="skip those before")
-    parser.add_argument("--faults", metavar="A,B", help=f"only these: {', '.join(KINDS)}")
+    parser.add_argument(
+        "--faults", metavar="A,B", help=f"only these, such as kill:redis: {', '.join(KINDS)}"
+    )
     parser.add_argument(
         "--size", type=_positive, default=FAULTS_PER_EPISODE, metavar="N", help="faults an episode"
     )
@@ -143,14 +168,18 @@ def _parse(argv: Sequence[str], data_dir: Path) -> Options:
     parser.add_argument("--keep", action="store_true", help="keep logs and data of all episodes")
     parser.add_argument("--json", action="store_true", help="the report as JSON on stdout")
     args = parser.parse_args(argv)
-    kinds = args.faults.split(",") if args.faults else list(KINDS)
-    if unknown := [kind for kind in kinds if kind not in KINDS]:
-        parser.error(f"--faults: no such fault: {', '.join(unknown)}; there are {', '.join(KINDS)}")
+    try:
+        kinds = chosen(args.faults.split(",")) if args.faults else KINDS
+    except ValueError as error:
+        parser.error(f"--faults: no such fault: {error}; there are {', '.join(KINDS)}")
+    ends_otherwise = args.minutes or args.faults_at_least or args.events_at_least
     return Options(
         random.randrange(1_000_000) if args.seed is None else args.seed,
         args.first,
-        args.episodes or (10 if args.minutes is None else _ENDLESS),
+        args.episodes or (_ENDLESS if ends_otherwise else 10),
         None if args.minutes is None else 60 * args.minutes,
+        args.faults_at_least,
+        args.events_at_least,
         kinds,
         args.size,
         args.rate,

@@ -44,12 +44,13 @@ async def play(stand: Stand, clients: Clients, seals: Chains, episode: Episode, 
         await accounts.subscribe(system.sql)
         rows = await _rows(system)
     http = Http(stand.url, stand.token, _CONNECTIONS)
+    faults = Faults(stand, clients, accounts)
     back_s, drained_s = -1.0, -1.0
     wrong: list[str] = []
     try:
         load = asyncio.create_task(clients.run(http, accounts, f"{seed}-{episode.number}"))
         try:
-            await _all_happen(Faults(stand, clients), episode)
+            await _all_happen(faults, episode)
             healed = clock.monotonic()
             await _back_in_service(stand)
             back_s = clock.monotonic() - healed
@@ -69,6 +70,7 @@ async def play(stand: Stand, clients: Clients, seals: Chains, episode: Episode, 
             wrong += await check.violations(system, told, seals)
             wrong += await check.nothing_was_set_aside(system.sql)
             wrong += await check.losses_are_audited(system.sql)
+            wrong += await check.no_time_but_that_of_redis(system.sql)
     wrong += told.contradictions()
     return Line(
         episode=episode.number,
@@ -81,6 +83,8 @@ async def play(stand: Stand, clients: Clients, seals: Chains, episode: Episode, 
         back_s=round(back_s, 2),
         drained_s=round(drained_s, 2),
         seconds=round(clock.monotonic() - began, 1),
+        taken=faults.taken,
+        drained=faults.drained,
         violations=wrong,
     )
 

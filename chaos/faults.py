@@ -8,22 +8,30 @@ import resource
 import shutil
 import signal
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from math import inf
 
 from bench.relay import Relay
 from chaos import history
+from chaos.accounts import Accounts
 from chaos.clients import Clients
+from chaos.report import Return
+from chaos.returns import drained_again, taken_again
+from chaos.rewind import rewind
 from chaos.schedule import LINKS, Fault
 from chaos.stand import Stand, children, send
 from gateway.children import Child
 from gateway.dev.servers import Server
-from ledger import db
+from ledger import clock, db
 from lua.connection import RedisConnection
 
 DELAY_S = 0.3
+CLOCK_OFF_S = 3600
 DROPPED = 0.05  # of what a server says
 _PATIENCE_S = 30.0
+_WATCH_S = 10.0  # two ledgers that are frozen until the other has their work would wait for ever
+_SETTLES_S = 3.0  # after a fault, until what it killed has started again
 _POLL_S = 0.02
 
 
@@ -31,18 +39,53 @@ class Faults:
     """Makes faults happen. Those of one target follow each other; those of different ones may
     overlap in any way."""
 
-    def __init__(self, stand: Stand, clients: Clients) -> None:
+    def __init__(self, stand: Stand, clients: Clients, accounts: Accounts) -> None:
         self._stand = stand
         self._clients = clients
+        self._accounts = accounts
         self._told = clients.told
         self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._spans: dict[Fault, tuple[float, float]] = {}  # from when until when
+        self._loading_s: dict[Fault, float] = {}  # until Redis answered
+        self.taken: list[Return] = []
+        self.drained: list[Return] = []
 
     async def happen(self, fault: Fault) -> None:
-        """Begins when its time has come, returns when it is over."""
+        """Begins when its time has come, returns when it is over. Half of the faults that Redis
+        comes back from are over when usage is taken again, so that this can be measured; the others
+        at once, so that the next may come in the middle of the recovery."""
         await asyncio.sleep(fault.at_ms / 1000)
         turn = "gateway" if fault.target == "worker" else fault.target
         async with self._turns[turn]:
+            self._spans[fault] = clock.monotonic(), inf
             await getattr(self, f"_{fault.kind}")(fault, random.Random(fault.dice))
+            self._spans[fault] = self._spans[fault][0], clock.monotonic()
+            if fault.watched and fault.of_redis:
+                well = taken_again(self._stand, self._clients, self._accounts)
+                await self._watch(fault, self.taken, well)
+
+    async def _watch(
+        self,
+        fault: Fault,
+        returns: list[Return],
+        well: Coroutine[None, None, None],
+    ) -> None:
+        began = clock.monotonic()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(well, _WATCH_S)
+        ended = clock.monotonic()
+        alone = not any(
+            since < ended and until + (0 if other.of_redis else _SETTLES_S) > began
+            for other, (since, until) in self._spans.items()
+            if other is not fault
+        )
+        loading_s = self._loading_s.get(fault, 0.0)
+        returns.append(Return(str(fault), round(ended - began, 2), round(loading_s, 2), alone))
+
+    async def _start_redis(self, fault: Fault) -> None:
+        began = clock.monotonic()
+        await self._stand.redis.start()
+        self._loading_s[fault] = clock.monotonic() - began
 
     async def _kill(self, fault: Fault, dice: random.Random) -> None:
         if fault.target in ("redis", "postgres"):
@@ -51,11 +94,13 @@ class Faults:
             server.kill(signal.SIGQUIT if immediate else signal.SIGKILL)
             await server.wait()
             await _hold(fault)
-            await server.start()
+            await (self._start_redis(fault) if fault.target == "redis" else server.start())
         elif fault.target == "worker":
             send(await self._worker(dice), signal.SIGKILL)
         else:
             (await self._program(fault.target)).kill()
+            if fault.of_ledger:
+                await self._watch(fault, self.drained, drained_again(self._stand))
 
     async def _stop(self, fault: Fault, dice: random.Random) -> None:
         if fault.target == "worker":
@@ -69,6 +114,8 @@ class Faults:
         for pid in pids:
             send(pid, signal.SIGSTOP)
         try:
+            if fault.watched and fault.of_ledger:  # frozen at least until another has its work
+                await self._watch(fault, self.drained, drained_again(self._stand))
             await _hold(fault)
         finally:
             for pid in pids:
@@ -76,6 +123,18 @@ class Faults:
 
     async def _reload(self, fault: Fault, dice: random.Random) -> None:
         (await self._program("gateway")).kill(signal.SIGHUP)
+
+    async def _clock(self, fault: Fault, dice: random.Random) -> None:
+        await self._gateway_started_anew(CLOCK_OFF_S)
+        await _hold(fault)
+        await self._gateway_started_anew(0)
+
+    async def _gateway_started_anew(self, clock_off_s: int) -> None:
+        self._stand.set_gateway_clock_off(clock_off_s)
+        gateway = await self._program("gateway")
+        before = gateway.pid
+        gateway.kill()
+        await _until(lambda: gateway.running and gateway.pid != before)
 
     async def _cut(self, fault: Fault, dice: random.Random) -> None:
         link = self._link(fault)
@@ -158,7 +217,7 @@ class Faults:
         redis.kill()  # where nobody wrote
         await redis.wait()
         await _hold(fault)
-        await redis.start()
+        await self._start_redis(fault)
 
     async def _powerloss(self, fault: Fault, dice: random.Random) -> None:
         redis = self._stand.redis
@@ -166,14 +225,14 @@ class Faults:
         await redis.wait()
         await self._clients.answered()  # what Redis said last may still be on its way to them
         history.cut_unanswered(redis.folder, self._told, dice)
-        await redis.start()
+        await self._start_redis(fault)
 
     async def _torn(self, fault: Fault, dice: random.Random) -> None:
         redis = self._stand.redis
         redis.kill()
         await redis.wait()
         history.cut_anywhere(redis.folder, self._told, dice)
-        await redis.start()
+        await self._start_redis(fault)
 
     async def _emptied(self, fault: Fault, dice: random.Random) -> None:
         """The network goes first, so that what is lost can be known to the last entry."""
@@ -187,7 +246,7 @@ class Faults:
             await redis.wait()
             shutil.rmtree(redis.folder / "appendonlydir")
             await _hold(fault)
-            await redis.start()
+            await self._start_redis(fault)
             for link in links:
                 await link.restore()
 
@@ -197,6 +256,13 @@ class Faults:
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE application_name = 'billing' AND pid <> pg_backend_pid()"
             )
+
+    async def _rewind(self, fault: Fault, dice: random.Random) -> None:
+        """Redis is left alone meanwhile: one that is lost together with the database, or restarts
+        twice since the state that comes back, is for an operator."""
+        end = signal.SIGQUIT if dice.random() < 0.5 else signal.SIGKILL
+        async with self._turns["redis"]:
+            await rewind(self._stand, fault.hold_ms / 1000, end)
 
     def _server(self, name: str) -> Server:
         return self._stand.redis if name == "redis" else self._stand.postgres

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar
 
@@ -26,6 +26,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "kill": (*PROGRAMS, *SERVERS),  # SIGKILL; what was killed is started again
     "stop": (*PROGRAMS, *SERVERS),  # SIGSTOP, later SIGCONT
     "reload": ("gateway",),  # SIGHUP: the workers are replaced one by one
+    "clock": ("gateway",),  # started again with a clock that is an hour ahead, later as before
     # of connections, in one of our relays
     "cut": LINKS,  # reset, and refused for a while
     "delay": LINKS,  # answers come 300 ms late
@@ -44,17 +45,21 @@ KINDS: dict[str, tuple[str, ...]] = {
     "emptied": ("redis",),  # killed, and its file gone
     # of Postgres
     "terminate": ("postgres",),  # its sessions are ended
-    # A restore of Postgres from a backup goes here: one line, and its method in `chaos.faults`.
+    "rewind": ("postgres",),  # it is again what it was up to 3 s before
 }
 _TIMES = {"kill": 3, "stop": 2}  # in each deal, where others come once: they have many targets
 _AT_ONCE = {
     "reload", "flushall", "scriptflush", "expire", "clientkill", "rewrite", "powerloss", "torn",
     "terminate",
 }  # fmt: skip
+_TAKES_AWAY = {
+    "kill", "stop", "cut", "stall", "halfopen", "flushall", "diskfull", "powerloss", "torn",
+    "emptied",
+}  # fmt: skip
 FAULTS_PER_EPISODE = 6
 
 # How long a fault lasts, in ms, and how often. Longer than every timeout: a reply (2 s), a lease of
-# a partition (5 s), a recovery that waits for it (6 s).
+# a partition (3 s), a recovery that waits for it (6 s).
 _HOLDS = ((50, 1_200), (1_200, 3_000), (5_500, 7_500))
 _HOLD_WEIGHTS = (75, 18, 7)
 _GAP_MS = (100, 1_200)  # between the beginnings of two faults: shorter than most of them last
@@ -70,6 +75,20 @@ class Fault(msgspec.Struct, frozen=True):
     hold_ms: int
     dice: int
 
+    @property
+    def watched(self) -> bool:
+        """Whether it is measured how soon all is well after it: every second one."""
+        return self.dice % 2 == 0
+
+    @property
+    def of_redis(self) -> bool:
+        """Whether the gateway is without Redis, or Redis without its keys."""
+        return self.target in ("redis", "gateway-redis") and self.kind in _TAKES_AWAY
+
+    @property
+    def of_ledger(self) -> bool:
+        return self.target.startswith("ledger-") and self.target in PROGRAMS
+
     def __str__(self) -> str:
         only = KINDS[self.kind] == (self.target,)
         return self.kind if only else f"{self.kind}:{self.target}"
@@ -82,14 +101,28 @@ class Episode(msgspec.Struct, frozen=True):
     faults: tuple[Fault, ...]
 
 
-def episodes(
-    seed: int, kinds: Sequence[str] = tuple(KINDS), size: int = FAULTS_PER_EPISODE
-) -> Iterator[Episode]:
+Kinds = Mapping[str, Sequence[str]]
+"""Kinds of faults, and the targets of each."""
+
+
+def chosen(names: Sequence[str]) -> Kinds:
+    """The kinds that are named, all their targets or the one after a colon. Raises `ValueError`
+    with the name that there is not."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        kind, colon, target = name.partition(":")
+        if kind not in KINDS or (colon and target not in KINDS[kind]):
+            raise ValueError(name)
+        found[kind] = (*found.get(kind, ()), target) if colon else KINDS[kind]
+    return found
+
+
+def episodes(seed: int, kinds: Kinds = KINDS, size: int = FAULTS_PER_EPISODE) -> Iterator[Episode]:
     """The endless schedule of a seed. All of `deal` comes before any of it comes again, and so do
     the targets of a kind."""
     dice = random.Random(f"chaos {seed}")
     dealt = _shuffled(deal(kinds), dice)
-    targets = {kind: _shuffled(KINDS[kind], dice) for kind in kinds}
+    targets = {kind: _shuffled(kinds[kind], dice) for kind in kinds}
     number = 0
     while True:
         number += 1
@@ -103,7 +136,7 @@ def episodes(
         yield Episode(number, tuple(faults))
 
 
-def deal(kinds: Sequence[str] = tuple(KINDS)) -> list[str]:
+def deal(kinds: Kinds = KINDS) -> list[str]:
     """The kinds, each as often as it comes in one deal."""
     return [kind for kind in kinds for _ in range(_TIMES.get(kind, 1))]
 

@@ -15,6 +15,7 @@ from typing import Self
 
 from bench.processes import HOST, Process, program
 from bench.relay import Relay
+from chaos.accounts import PARTITIONS
 from chaos.check import System
 from chaos.schedule import LINKS
 from gateway.children import Child, StartError
@@ -25,9 +26,10 @@ from ledger import db, loops, migrate
 from lua.connection import RedisConnection
 from lua.scripts import Scripts
 
-PARTITIONS = 4  # as many as make two ledgers share, few enough to be watched
-# Short, so that the stream is trimmed all the time and a load has to work with what is left.
-_RETENTION_S = 2
+# Short, so that the stream is trimmed all the time and a load has to work with what is left; long
+# enough for a database that is restored meanwhile.
+RETENTION_S = 5
+_ROOT = Path(__file__).resolve().parents[1]
 _RESTART_S = 0.2  # how soon a program that ended is started again
 # Below the kernel's own, or a client that tries a dead one could end up connected to itself.
 _PORTS = range(20_000, 32_000)
@@ -46,6 +48,7 @@ class Stand:
         self.ledgers: list[Process] = []
         self.links: dict[str, Relay] = {}
         self.token = ""
+        self._clock = folder / "gateway-clock"
         self._stack = AsyncExitStack()
         self._keepers: list[asyncio.Task[None]] = []
 
@@ -84,12 +87,19 @@ class Stand:
         for name in LINKS:
             relay = Relay(targets[name.partition("-")[2]], _free_port())
             self.links[name] = await self._stack.enter_async_context(relay)
-        self.gateway = self._program("gateway", "gateway", {"GATEWAY_WORKERS": "2"}, gateway_port)
+        self.set_gateway_clock_off(0)
+        off_clock = {"PYTHONPATH": f"{_ROOT / 'chaos' / 'clock'}:{_ROOT}"}
+        more = {"GATEWAY_WORKERS": "2", "CHAOS_CLOCK": str(self._clock), **off_clock}
+        self.gateway = self._program("gateway", "gateway", more, gateway_port)
         self.ledgers = [self._program("ledger", name) for name in ("ledger-1", "ledger-2")]
         self._stack.push_async_callback(self._end_programs)
         for one in self.programs:
             await one.start()
             self._keepers.append(asyncio.create_task(_keep(one)))
+
+    def set_gateway_clock_off(self, seconds: int) -> None:
+        """From its next start on."""
+        self._clock.write_text(str(seconds))
 
     @property
     def programs(self) -> list[Process]:
@@ -113,7 +123,7 @@ class Stand:
             "REDIS_URL": self.links[f"{package}-redis"].url,
             "DATABASE_URL": self.links[f"{package}-postgres"].url,
             "PARTITIONS": str(PARTITIONS),
-            "STREAM_RETENTION_SECONDS": str(_RETENTION_S),
+            "STREAM_RETENTION_SECONDS": str(RETENTION_S),
             "LOG_LEVEL": "warning",
             **(more or {}),
         }

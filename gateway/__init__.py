@@ -6,7 +6,8 @@
   `usage_list` and `probes` (with `backlog`) answer; `known` and `usage_types` remember the ledger
 - subscriptions: `subscription_changes` begins and changes them, in words of `subscription_messages`
   and `subscription_answers`
-- its way to Redis: `admission`, `lane`, and `fair` for what has to wait
+- its way to Redis: `admission`, `lane`, `fair` for what has to wait, and `lookback` after a new
+  connection
 - what it says: `messages`, `problems`, `limits`, `metrics`, `openapi`
 - its processes: `serving` in each, `workers` over several; `children` and `supervise` start and
   keep them

@@ -89,7 +89,7 @@ class Admission:
         return [answers.get(index, moving) for index in range(len(events))]
 
     async def _ask(self, asked: Mapping[int, Event]) -> dict[int, Answer | BaseException]:
-        """What the script says to each event, or the error that kept it from saying it."""
+        """What the script says to each event, or the error that kept it from it."""
         said: dict[int, Answer | BaseException] = {}
         all_said = asyncio.get_running_loop().create_future()
 
@@ -209,7 +209,7 @@ class Admission:
     async def _vouch(self, partition: int, since: float) -> None:
         try:
             async with asyncio.timeout(LEDGER_S):
-                acked = self._lanes.of[partition].acked.get(partition, "0-0")
+                acked = self._lanes.acked.get(partition, "0-0")
                 await self._loader.recover(partition, since, acked)
         except RedisUnavailable as error:
             raise _redis(error) from None

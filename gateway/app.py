@@ -19,6 +19,7 @@ from gateway.dev.tokens import DEV_ISSUER
 from gateway.handlers import Handlers
 from gateway.http import MAX_BODY
 from gateway.lane import Lanes
+from gateway.lookback import LookBack
 from gateway.probes import Probes
 from gateway.problems import CONTENT_TYPE, Kind, Problem
 from gateway.quotas import Quotas
@@ -60,7 +61,13 @@ class Wired(NamedTuple):
 
 def wire(settings: Settings, keys: KeySet) -> Wired:
     """Everything put together; its servers are reached when first needed."""
-    redis = Cluster(settings.redis_url, Multiplexer)
+
+    def connect(url: str) -> Multiplexer:
+        server = Multiplexer(url)
+        server.connected = lambda: look_back.connected()
+        return server
+
+    redis = Cluster(settings.redis_url, connect)
     scripts = Scripts(redis)
     pool = db.pool(settings.database_url, POSTGRES_CONNECTIONS)
     apart: list[Cluster[Multiplexer]] = []
@@ -70,7 +77,7 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
         if not (replicas := settings.durability_replicas):
             return Recorder(redis, scripts, enforce=enforce, cap=cap)
         # Calls wait for replicas on their connection, and nothing else must stand behind them.
-        apart.append(Cluster(settings.redis_url, Multiplexer))
+        apart.append(Cluster(settings.redis_url, connect))
         return ReplicatedRecorder(apart[-1], scripts, enforce=enforce, cap=cap, replicas=replicas)
 
     lanes = Lanes(recorder, settings.partitions)
@@ -85,6 +92,7 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
         enforce=settings.quota_enforcement,
     )
     must_keep = not settings.is_dev
+    look_back = LookBack(loader, lanes.acked)
 
     def judged(look: Look | None) -> None:
         def closed(partition: int) -> bool:
@@ -130,8 +138,10 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
         await pool
         await redis.look_round()  # before the first calls: a cluster takes others
         watching = asyncio.ensure_future(watch.for_ever())
+        looking_back = asyncio.ensure_future(look_back.for_ever())
         yield
         watching.cancel()
+        looking_back.cancel()
         for servers in (redis, *apart):
             await servers.close()
         try:

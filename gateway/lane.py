@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 import structlog
@@ -163,6 +163,7 @@ class Lanes:
     def __init__(self, recorder: Callable[[], Recorder], partitions: int) -> None:
         self._recorder = recorder
         self.of = [Lane(recorder())] * partitions
+        self.acked: Mapping[int, str] = self.of[0].acked  # of all lanes, as it changes
 
     def spread(self) -> None:
         """On a cluster a call holds the keys of one partition, and one server's trouble is not

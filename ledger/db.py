@@ -17,10 +17,13 @@ Executor = Any
 COMMAND_TIMEOUT_S = 10  # a frozen Postgres must not hold a request for ever
 CONNECT_TIMEOUT_S = 5
 
-# A session that hangs holding the cursor row of a partition would stop that partition's drain.
+# A session that hangs holding the cursor row of a partition would stop that partition's drain. Of a
+# healthy one nobody hears nothing for longer than Redis takes to answer (2 s); one that hangs in
+# a statement is ended by `ledger.store.end_frozen`.
+FROZEN_S = 3
 _SESSION = {
     "application_name": "billing",
-    "idle_in_transaction_session_timeout": "5000",
+    "idle_in_transaction_session_timeout": str(FROZEN_S * 1000),
     "statement_timeout": "10000",
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",

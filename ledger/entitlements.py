@@ -87,6 +87,10 @@ class Loader:
         """`ledger.recovery.recover`, once for all who found the partition fenced."""
         await self._once(("recover", partition), partial(self._recover, partition, acked), since)
 
+    async def look_back(self, partition: int, acked: str) -> None:
+        """`ledger.recovery.recover` of a partition that may be in order already."""
+        await self._recover(partition, acked)
+
     async def _once(self, key: Key, work: Work, since: float) -> None:
         if self._landed_at.get(key, since) <= since:
             # Else the answer that sent us here is older than what was done about it.

@@ -9,7 +9,7 @@ from itertools import takewhile
 
 import structlog
 
-from ledger import db, store
+from ledger import clock, db, store
 from ledger.drain import Drain
 from ledger.reconcile import Reconciler
 from ledger.settings import Settings
@@ -27,9 +27,11 @@ Begin = Callable[[Settings, db.Connection, Redis], Awaitable[Once]]
 
 IDLE_S = 0.1  # how stale a read of the ledger may be when nothing is wrong
 SECOND_IDLE_S = 1.0  # how soon a second drain joins the first, which suffices without a backlog
+FROZEN_LOOK_S = 0.5  # between looks for another worker that holds a partition and hangs
 RECONCILE_S = 2.0  # between looks for a partition that is due
 SUPERSEDE_S = 2.0  # between looks for changes whose sender died
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 2.0  # after an outage: quick to return, easy on a sick server
+# After an outage: easy on a sick server, and back well within two seconds of a healthy one.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 1.0
 
 
 class PartitionsChanged(Exception):
@@ -64,9 +66,16 @@ async def _drain(
     """Drains from the first partition on, or from the last (-1): two seldom meet."""
     partitions = range(settings.partitions)[::order]
     drain = Drain(connection, Scripts(redis), settings.stream_retention_seconds)
+    looked_at = clock.monotonic()
 
     async def once() -> float:
-        return 0 if await drain.run_once(partitions) else idle_s
+        nonlocal looked_at
+        entries = await drain.run_once(partitions)
+        if clock.monotonic() - looked_at > FROZEN_LOOK_S:
+            looked_at = clock.monotonic()
+            if ended := await store.end_frozen(connection, db.FROZEN_S):
+                log.warning("frozen_sessions_ended", sessions=ended)
+        return 0 if entries else idle_s
 
     return once
 

@@ -25,7 +25,7 @@ async def recover(
     connection: Connection, scripts: Scripts, partition: int, acked: str = "0-0"
 ) -> Recovery:
     """Makes the partition usable again: believes the server if its history is whole, else begins
-    a new epoch in which every quota is rebuilt. `acked` is the highest stream id the caller has
+    a new epoch in which every quota is rebuilt. `acked` is the last stream id the caller has
     answered for. Safe to run any number of times. Raises `Superseded`."""
     async with connection.transaction():
         row = await store.hold_cursor(connection, partition)

@@ -26,9 +26,11 @@ WATCH_S = 0.1  # how often the oldest call's age is looked at
 
 class Multiplexer:
     """Runs scripts on a Redis server over one connection, opened when first needed and again
-    after it broke. A caller that goes away leaves its reply to be read and dropped."""
+    after it broke. A caller that goes away leaves its reply to be read and dropped. `connected` is
+    called when there is a new connection, before anything else is sent over it."""
 
     def __init__(self, url: str, *, reply_timeout_s: float = REPLY_TIMEOUT_S) -> None:
+        self.connected: Callable[[], None] = _nothing
         self._address: Mapping[str, Any] = parse_url(url)
         self._reply_timeout_s = reply_timeout_s
         self._wire: _Wire | None = None
@@ -107,6 +109,7 @@ class Multiplexer:
         self._connecting = None
         if not attempt.cancelled() and attempt.exception() is None:
             self._wire = attempt.result()
+            self.connected()
 
     async def _open(self) -> _Wire:
         address = self._address

@@ -12,7 +12,7 @@ ARGV[1] row_replid  the server the ledger last believed, empty for a new partiti
 ARGV[2] epoch       of the cursor row
 ARGV[3] cursor      last drained id
 ARGV[4] drained     entries drained since the partition began
-ARGV[5] acked       highest id any caller was answered for, 0-0 when not known
+ARGV[5] acked       an id that a caller was answered for, 0-0 when not known
 ARGV[6] offset      ms of the test clock
 ARGV[7] decided     1: an operator has decided to go on from the cursor, whatever history this is
 
@@ -31,18 +31,28 @@ local decided = ARGV[7] == '1'
 
 local replid = server_replid()
 local last = last_id(stream)
-local raw = redis.call('HMGET', key, 'epoch', 'replid', 'vouched_from', 'floor')
+local raw = redis.call('HMGET', key, 'epoch', 'replid', 'vouched_from', 'floor',
+  'bumped_at')
 local meta_epoch, meta_replid, vouched_from = tonumber(raw[1] or '0'), raw[2], raw[3]
 
-local fresh = not meta_replid and row_replid == '' and cursor == '0-0' and last == '0-0'
+-- Nothing was ever recorded, nor a first vouching committed: the server may have restarted since it.
+local fresh = row_replid == '' and cursor == '0-0' and last == '0-0'
+  and (not meta_replid or (vouched_from == '' and raw[4] == '0-0'))
 -- A recovery whose commit failed left `vouched_from` as the row still is, however often the server
 -- has restarted since. A ledger that knows of no server yet believes none but the one it vouched for.
 local taken_up = vouched_from == row_replid and (row_replid ~= '' or meta_replid == replid)
-local believed = meta_replid == row_replid or taken_up
+local believed = fresh or meta_replid == row_replid or taken_up
 if meta_replid and not believed and not decided then return { SUPERSEDED, ARGV[2], replid, last } end
 
+-- Looked for by itself, because others may have recorded since it was lost. What was trimmed is in the
+-- ledger, and what came before the last loss was missed then.
+local function remembers(acked)
+  return not id_less(raw[4] or '0-0', acked) or id_parts(acked) <= tonumber(raw[5] or '0')
+    or #redis.call('XRANGE', stream, acked, acked) == 1
+end
+
 local whole = not decided
-  and (fresh or (meta_replid and not id_less(last, cursor) and not id_less(last, ARGV[5])))
+  and (fresh or (meta_replid and not id_less(last, cursor) and remembers(ARGV[5])))
 local now_epoch = math.max(epoch, meta_epoch)
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[6])

@@ -30,6 +30,15 @@ SELECT set_config('lock_timeout', $1, TRUE);
 SELECT partition, epoch, replid, last_id, drained, position, revision, audit_head
 FROM stream_cursor WHERE partition = $1 FOR UPDATE;
 
+-- name: end_frozen
+-- Whoever has a partition and is waited for by Postgres in the middle of a statement: between its
+-- parts, or while it sends rows. No timeout of Postgres's own ends that.
+SELECT COUNT(pg_terminate_backend(a.pid)) FROM pg_stat_activity a
+JOIN pg_locks l ON l.pid = a.pid AND l.database = a.datid
+WHERE l.relation = 'stream_cursor'::REGCLASS AND l.mode = 'RowShareLock' AND l.granted
+  AND a.usename = CURRENT_USER AND a.state = 'active' AND a.wait_event = 'ClientRead'
+  AND a.state_change < clock_timestamp() - make_interval(secs => $1::INTEGER);
+
 -- name: vouch
 UPDATE stream_cursor SET epoch = $2, replid = $3, updated_at = NOW() WHERE partition = $1;
 

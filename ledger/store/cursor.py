@@ -69,6 +69,12 @@ async def hold_cursor(db: Executor, partition: int) -> Cursor:
     return Cursor(**dict(await db.fetchrow(QUERIES["hold_cursor"], partition)))
 
 
+async def end_frozen(db: Executor, seconds: int) -> int:
+    """Ends the sessions that hold a partition and have not gone on with their statement for so
+    long: their process is frozen. How many."""
+    return int(await db.fetchval(QUERIES["end_frozen"], seconds))
+
+
 async def vouch(db: Executor, partition: int, epoch: int, replid: str) -> None:
     await db.execute(QUERIES["vouch"], partition, epoch, replid)
 

@@ -52,6 +52,7 @@ async def found(service: Service, told: Told) -> list[str]:
         *await check.violations(system, told),
         *await check.nothing_was_set_aside(service.sql),
         *await check.losses_are_audited(service.sql),
+        *await check.no_time_but_that_of_redis(service.sql),
     ]
 
 
@@ -144,6 +145,13 @@ DAMAGE: list[tuple[str, Callable[[Service, Told], Awaitable[Any]]]] = [
     ("I9: the seals", sql("UPDATE audit_seals SET previous = sha256('x')")),
     ("I9: the seals", sql("DELETE FROM audit_seals")),
     ("I9: the seals", sql("UPDATE stream_cursor SET audit_head = sha256('x')")),
+    (
+        "recorded in the future",
+        sql(
+            "UPDATE usage_records SET recorded_at = NOW() + INTERVAL '59 minutes'"
+            f" WHERE usage_id = {LAST}"
+        ),
+    ),
     ("I9: a loss", a_loss_that_nobody_audited),
     (
         "dead_letters",

@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 
 from chaos.faults import Faults
-from chaos.schedule import FAULTS_PER_EPISODE, KINDS, Episode, deal, episodes
+from chaos.schedule import FAULTS_PER_EPISODE, KINDS, LINKS, Episode, chosen, deal, episodes
 
 
 def some(seed: int, count: int = 40) -> list[Episode]:
@@ -35,8 +35,15 @@ def test_every_kind_of_fault_comes_in_four_episodes_and_every_target_of_it_in_ti
 
 
 def test_only_the_kinds_asked_for_come() -> None:
-    for episode in islice(episodes(1, ["kill", "cut"]), 10):
-        assert {one.kind for one in episode.faults} <= {"kill", "cut"}
+    kinds = chosen(["kill:redis", "kill:worker", "cut"])
+    seen = {str(one) for episode in islice(episodes(1, kinds), 10) for one in episode.faults}
+    assert seen == {"kill:redis", "kill:worker", *(f"cut:{link}" for link in LINKS)}
+
+
+@pytest.mark.parametrize("name", ["earthquake", "kill:earthquake", "flushall:postgres"])
+def test_a_fault_that_there_is_not_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        chosen(["kill", name])
 
 
 def test_faults_begin_in_order_and_some_overlap() -> None:

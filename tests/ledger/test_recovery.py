@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,44 @@ async def test_a_journal_cut_at_the_end_is_noticed(
     assert await alone.sql.fetchval("SELECT MAX(epoch) FROM stream_cursor") == 2
     await alone.drained()
     await check(alone)
+
+
+async def test_what_only_a_gateway_knows_to_be_lost_is_noticed_though_the_ledger_recovered_first(
+    alone: Service, own_redis: Valkey, tmp_path: Path
+) -> None:
+    await alone.post("/usage", usage("ada", 4))
+    await alone.drained()
+    for n in range(3):
+        await alone.post("/usage", usage("ada", 1, idempotency_key=str(n)))
+    own_redis.kill()
+    await own_redis.wait()
+    [journal] = (tmp_path / "own" / "redis").rglob("*.incr.aof")
+    journal.write_bytes(journal.read_bytes()[:-5])
+    await own_redis.start()
+    await alone.drained()  # recovers
+    assert await alone.drained() == 2, "the ledger misses nothing"
+    assert await alone.sql.fetchval("SELECT MAX(epoch) FROM stream_cursor") == 1
+    assert (await alone.post("/usage", usage("ada")))[0] == 201
+    async with asyncio.timeout(10):
+        while await alone.sql.fetchval("SELECT MAX(epoch) FROM stream_cursor") == 1:
+            pass
+    _, said, headers = await alone.post("/usage", usage("ada", 1, idempotency_key="2"))
+    assert (said["quota_remaining"], headers.get("Idempotent-Replayed")) == (9992, None)
+    await alone.drained()
+    await check(alone)
+    assert await alone.sql.fetchval("SELECT COUNT(*) FROM audit_events") == 1
+
+
+async def test_a_connection_that_only_broke_is_no_loss(alone: Service) -> None:
+    for n in range(3):
+        assert (await alone.post("/usage", usage("ada", 1, idempotency_key=str(n))))[0] == 201
+        await alone.redis.run("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        async with asyncio.timeout(10):
+            while (await alone.post("/usage", usage("ada", 1, idempotency_key=str(n))))[0] != 201:
+                pass
+    await alone.drained()
+    assert await alone.sql.fetchval("SELECT SUM(quantity) FROM usage_records") == 3
+    assert await alone.sql.fetchval("SELECT MAX(epoch) FROM stream_cursor") == 1
 
 
 async def test_a_server_of_an_unknown_history_is_refused(service: Service) -> None:

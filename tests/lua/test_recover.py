@@ -41,6 +41,17 @@ async def test_a_new_partition_is_vouched_for_in_the_rows_epoch(bench: Bench) ->
     assert (await bench.record(event())).answers[0].outcome is Outcome.MISS
 
 
+async def test_a_new_partition_whose_first_vouching_was_not_committed_is_still_new_after_a_restart(
+    bench: Bench,
+) -> None:
+    await bench.server.run("FLUSHALL")
+    replid = (await bench.vouch()).replid
+    await bench.hset(bench.meta_key, replid=FORMER)  # as after a restart: the server's id changed
+    found = await bench.vouch()
+    assert (found.outcome, found.epoch, found.replid) == (WHOLE, 1, replid)
+    assert (await bench.record(event())).answers[0].outcome is Outcome.MISS
+
+
 async def test_recovering_what_is_in_order_changes_nothing_that_counts(bench: Bench) -> None:
     replid, ids = await used_partition(bench)
     before = await bench.state()
@@ -349,3 +360,22 @@ async def test_a_loss_that_every_gateway_reports_is_one_loss(bench: Bench) -> No
     again = await bench.vouch(**row(first.replid, ids[0], epoch=2, drained=1, acked=ids[2]))
     assert (again.outcome, again.epoch) == (WHOLE, 2)
     assert len(await bench.entries()) == 1
+
+
+async def test_what_was_answered_and_is_gone_is_missed_though_others_have_recorded_since(
+    bench: Bench,
+) -> None:
+    replid, ids = await used_partition(bench)
+    await bench.server.run("XDEL", bench.stream_key, ids[1])
+    assert (await bench.vouch(**row(replid, acked=ids[0]))).outcome is WHOLE
+    assert (await bench.vouch(**row(replid, acked=ids[2]))).outcome is WHOLE
+    assert (await bench.vouch(**row(replid, acked=ids[1]))).outcome is LOST
+    for one in ids:
+        assert (await bench.vouch(**row(replid, epoch=2, acked=one))).outcome is WHOLE, "but once"
+
+
+async def test_what_was_answered_and_trimmed_is_no_loss(bench: Bench) -> None:
+    replid, ids = await used_partition(bench)
+    await bench.scripts.trim(PARTITION, replid=replid, drained=2, through=ids[1])
+    for one in ids:
+        assert (await bench.vouch(**row(replid, ids[1], acked=one))).outcome is WHOLE
