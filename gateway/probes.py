@@ -18,7 +18,7 @@ from ledger.durability import Watch
 from ledger.reconcile import OVERDUE_S
 from ledger.reconcile.findings import INVARIANTS
 from lua import keys
-from lua.cluster import Cluster
+from lua.cluster import ALONE, Cluster
 from lua.connection import RedisUnavailable
 from lua.multiplexer import Multiplexer
 from lua.standing import floor, standing
@@ -54,8 +54,15 @@ class _Partitions:
     def __init__(self) -> None:
         self.undrained: dict[int, int] = {}
         self.served: list[int] = []
+        self.alone = False  # one server has them all
         self.fenced: list[int] = []
         self.silent: dict[tuple[str, str], list[int]] = defaultdict(list)  # by server and reason
+
+    @property
+    def usable(self) -> bool:
+        """On one server all of them are vouched for, or soon will be; on a cluster a server that
+        restarts must not take the gateway away from the others."""
+        return bool(self.served) and not (self.alone and self.fenced)
 
     def reasons(self) -> Iterator[str]:
         if self.fenced:
@@ -101,7 +108,7 @@ class Probes:
             reasons += [*partitions.reasons(), *look.verdict.reasons]
             reasons += self._backlog.reasons(partitions.undrained)
             below = self._must_keep and not any(one and one.kept for one in look.of.values())
-            unready = not partitions.served or look.verdict.stopped or below
+            unready = not partitions.usable or look.verdict.stopped or below
         except RedisUnavailable as error:
             unready = True
             reasons.append(str(error))
@@ -129,6 +136,7 @@ class Probes:
         )
         replids = dict(zip(servers, map(_replid, infos), strict=True))
         found = _Partitions()
+        found.alone = ALONE in servers
         for partition, said in (await self._each(standing)).items():
             name = self._redis.name_of(keys.stream(partition))
             if isinstance(said, RedisUnavailable):
