@@ -126,7 +126,7 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
         SubscriptionHandlers(
             authenticator,
             Subscriptions(accounts, pool, settings.default_tier),
-            SubscriptionChanges(accounts, Lifecycle(pool, superseder)),
+            SubscriptionChanges(accounts, Lifecycle(pool, superseder, settings.invoice_grace)),
         ),
     )
     app = web.Application(middlewares=[_answer_problems], client_max_size=MAX_BODY)

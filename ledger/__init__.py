@@ -6,6 +6,7 @@ builds the quota that Redis enforces from the same tables; `ledger.recovery` dec
 may be believed, and `ledger.durability` what it keeps on disk.
 
 `ledger.subscriptions` changes a subscription; `ledger.supersede` has the change reach every quota.
+`ledger.cycle` ends periods (`ledger.rollover`) and writes invoices (`ledger.invoicing`).
 
 What went wrong: `ledger.reconcile` compares rows, totals, seals (`ledger.seals`) and counters, and
 `ledger.recalculate` makes them anew; `ledger.dead_letters` and `ledger.adoption` carry out what an

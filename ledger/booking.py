@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,7 @@ import structlog
 from ledger import db, store
 from ledger.db import Connection
 from ledger.domain.control import parse_control
-from ledger.domain.usage import BadEntry, UsageRecord, at_ms, count_of, parse_entry, seal
+from ledger.domain.usage import BadEntry, Terms, UsageRecord, at_ms, count_of, parse_entry, seal
 
 log = structlog.get_logger()
 
@@ -122,6 +122,8 @@ class Booking:
             raise DrainStopped(f"{unknown} entries of an unknown usage type")
         await store.insert_records(self._connection, partition, first, records, self.usage_types)
         await store.add_totals(self._connection, _totals(records))
+        if billable := _billable(records):
+            await store.add_billable(self._connection, partition, billable)
         last = first + len(records) - 1
         head = seal(self.head, records)
         await store.insert_seal(
@@ -177,7 +179,7 @@ class Booking:
         await store.outbox.drained(self._connection, control.outbox_id, self._partition)
         await store.insert_audit_event(
             self._connection,
-            "quota_superseded",
+            "period_closed" if control.kind == "close" else "quota_superseded",
             "ledger",
             {
                 "partition": self._partition,
@@ -202,6 +204,20 @@ def _totals(records: Iterable[UsageRecord]) -> list[tuple[str, str, datetime, in
             total[0] += sum(record.units for record in same)
             total[1] += len(same)
     return [(*of[:2], at_ms(of[2]), units, count) for of, (units, count) in totals.items()]
+
+
+def _billable(records: Iterable[UsageRecord]) -> list[tuple[Terms, date, str, int, int]]:
+    """(terms, billing period, usage type, units, records) of those that somebody pays for."""
+    totals: dict[tuple[Terms, date, str], list[int]] = defaultdict(lambda: [0, 0])
+    for record in records:
+        total = totals[record.terms, record.billing_period, record.usage_type]
+        total[0] += record.units
+        total[1] += 1
+    return [
+        (*of, units, count)
+        for of, (units, count) in totals.items()
+        if of[0].subscription_id is not None
+    ]
 
 
 def _says_which_rule(error: Exception) -> bool:

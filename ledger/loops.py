@@ -10,6 +10,7 @@ from itertools import takewhile
 import structlog
 
 from ledger import clock, db, store
+from ledger.cycle import Cycle
 from ledger.drain import Drain
 from ledger.reconcile import Reconciler
 from ledger.settings import Settings
@@ -29,6 +30,7 @@ IDLE_S = 0.1  # how stale a read of the ledger may be when nothing is wrong
 SECOND_IDLE_S = 1.0  # how soon a second drain joins the first, which suffices without a backlog
 FROZEN_LOOK_S = 0.5  # between looks for another worker that holds a partition and hangs
 RECONCILE_S = 2.0  # between looks for a partition that is due
+CYCLE_S = 2.0  # between looks for periods that are over
 SUPERSEDE_S = 2.0  # between looks for changes whose sender died
 # After an outage: easy on a sick server, and back well within two seconds of a healthy one.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 1.0
@@ -51,13 +53,15 @@ async def check_partitions(connection: db.Executor, partitions: int, *, fix: boo
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
-    """Drains and reconciles all partitions, and finishes what others left undone, until `stop`."""
+    """Drains and reconciles all partitions, finishes what others left undone, and invoices, until
+    `stop`."""
     async with asyncio.TaskGroup() as group:
         # One reads and counts while the other waits for Postgres.
         for order, idle_s in ((1, IDLE_S), (-1, SECOND_IDLE_S)):
             group.create_task(_for_ever("drain", settings, stop, partial(_drain, order, idle_s)))
         group.create_task(_for_ever("reconcile", settings, stop, partial(_reconcile, stop)))
         group.create_task(_for_ever("supersede", settings, stop, _supersede))
+        group.create_task(_for_ever("cycle", settings, stop, _cycle))
 
 
 async def _drain(
@@ -100,6 +104,21 @@ async def _supersede(settings: Settings, connection: db.Connection, redis: Redis
     async def once() -> float:
         await superseder.run_once(connection)
         return SUPERSEDE_S
+
+    return once
+
+
+async def _cycle(settings: Settings, connection: db.Connection, redis: Redis) -> Once:
+    superseder = Superseder(Scripts(redis), settings.default_tier, settings.partitions)
+    cycle = Cycle(
+        connection,
+        superseder,
+        grace=settings.invoice_grace,
+        park_above=settings.invoice_park_above,
+    )
+
+    async def once() -> float:
+        return 0 if await cycle.run_once(clock.now()) else CYCLE_S
 
     return once
 

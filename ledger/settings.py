@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from datetime import timedelta
+from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
@@ -43,8 +45,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     durability_replicas: int = 0
     stream_retention_seconds: int = 600
     undrained_cap: int = 1_000_000
+    invoice_grace_seconds: int = 3600
+    invoice_park_above: Decimal = Decimal(100_000)
     auth_audience: str = "billing"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def invoice_grace(self) -> timedelta:
+        return timedelta(seconds=self.invoice_grace_seconds)
 
     @property
     def is_dev(self) -> bool:
@@ -73,6 +81,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         durability_replicas=_replicas(read, durability),
         stream_retention_seconds=read.integer("STREAM_RETENTION_SECONDS", 600, 0, 7 * 86400),
         undrained_cap=read.integer("UNDRAINED_CAP", 1_000_000, 1, 1_000_000_000),
+        invoice_grace_seconds=read.integer("INVOICE_GRACE_SECONDS", 3600, 0, 7 * 86400),
+        invoice_park_above=Decimal(read.integer("INVOICE_PARK_ABOVE", 100_000, 1, 10**12)),
         auth_audience=read.text("AUTH_AUDIENCE", "billing"),
         log_level=read.choice(  # type: ignore[arg-type]
             "LOG_LEVEL", "info", ("debug", "info", "warning", "error")

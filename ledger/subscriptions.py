@@ -1,6 +1,6 @@
 """Changes of subscriptions: one transaction each, and then every quota that it concerns.
 
-1. hold the row, and note what has fallen due
+1. hold the row; periods that are over end first (`ledger.rollover`)
 2. the rules decide (`ledger.domain.subscription`, `ledger.domain.plan_change`)
 3. row, history, lines for the next invoice, audit event, outbox row; commit
 4. send what is owed to Redis (`ledger.supersede`), so that the next request is on the new terms
@@ -10,7 +10,7 @@ A crash after 3 is finished by the ledger; nobody is answered before 4.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID, uuid4
 
@@ -22,11 +22,13 @@ from ledger.db import UNAVAILABLE, Executor, Pool, UniqueViolation
 from ledger.domain import plan_change
 from ledger.domain import subscription as life
 from ledger.domain.line import Line
+from ledger.domain.period import Span
 from ledger.domain.plan import Plan, Scope
 from ledger.domain.plan_change import When
 from ledger.domain.proration import Advance, base_fee, paid_line
 from ledger.domain.subscription import Changed
 from ledger.recovery import Superseded as Refused
+from ledger.rollover import begin, end, roll
 from ledger.store.subscriptions import Subscription
 from ledger.supersede import Superseded, Superseder, owe
 from lua.connection import RedisUnavailable
@@ -81,9 +83,12 @@ class _Preview(Exception):
 
 
 class Subscriptions:
-    def __init__(self, pool: Pool, superseder: Superseder) -> None:
+    """`grace`: how long after a period's end its invoice waits for usage that comes late."""
+
+    def __init__(self, pool: Pool, superseder: Superseder, grace: timedelta) -> None:
         self._pool = pool
         self._superseder = superseder
+        self._grace = grace
 
     async def create(
         self,
@@ -109,9 +114,9 @@ class Subscriptions:
                         timezone=timezone,
                         trial_days=trial_days,
                     )
-                    changed = Changed(begun)
+                    changed, first = Changed(begun), begun.period(start or now)
                     if begun.status == "active":
-                        advance = base_fee(plan, version, begun.period(now))
+                        advance = base_fee(plan, version, first)
                         changed = Changed(begun, _fee(advance), advance)
                     subscription_id = uuid4()
                     await store.subscriptions.insert(
@@ -122,12 +127,14 @@ class Subscriptions:
                         address.organization_id,
                         begun,
                         changed.advance,
+                        first,
                         now,
                     )
                     owed = await _finish(
                         db, address, subscription_id, "create", actor, now, changed
                     )
                     held = await _held(db, address)
+                    await begin(db, held, now)
             except UniqueViolation:
                 raise Exists from None
             await self._reach_quotas(db, owed)
@@ -152,16 +159,30 @@ class Subscriptions:
                     found = await _held(db, address)
                     if if_version not in (None, found.version):
                         raise Stale
-                    found = await _fall_due(db, address, found, now)
+                    owed = await roll(db, found, now, self._grace)
+                    found = await _held(db, address)
                     plan, changed = await _changed(db, found, wish, now)
-                    advance = changed.advance or found.advance
-                    await store.subscriptions.update(
-                        db, found.subscription_id, changed.subscription, advance, now
+                    after = changed.subscription
+                    running = _running(found, after, now)
+                    version = await store.subscriptions.update(
+                        db,
+                        found.subscription_id,
+                        after,
+                        changed.advance or found.advance,
+                        running,
+                        now,
                     )
-                    owed = await _finish(
-                        db, address, found.subscription_id, wish.verb, actor, now, changed
+                    if running is None and found.running is not None:
+                        owed.append(await end(db, found, version, now, self._grace))
+                    owed.append(
+                        await _finish(
+                            db, address, found.subscription_id, wish.verb, actor, now, changed
+                        )
                     )
-                    outcome = Outcome(await _held(db, address), plan.currency, changed.lines)
+                    held = await _held(db, address)
+                    if wish.verb == "reactivate":
+                        await begin(db, held, now)
+                    outcome = Outcome(held, plan.currency, changed.lines)
                     if preview:
                         raise _Preview
             except UniqueViolation:
@@ -169,7 +190,8 @@ class Subscriptions:
             except _Preview:
                 assert outcome is not None
                 return outcome
-            await self._reach_quotas(db, owed)
+            for one in owed:
+                await self._reach_quotas(db, one)
         return outcome
 
     async def _reach_quotas(self, db: Executor, owed: int) -> None:
@@ -197,19 +219,14 @@ async def _plan(db: Executor, tier: str, version: int | None = None) -> tuple[in
     return found
 
 
-async def _fall_due(
-    db: Executor, address: Address, found: Subscription, now: datetime
-) -> Subscription:
-    """Notes what was set for an instant up to now, as of that instant."""
-    before, after = found.life, life.fall_due(found.life, now)
-    if after == before:
-        return found
-    pending_at = before.pending_change.at if before.pending_change else None
-    instants = (before.cancel_at, before.trial_end, pending_at)
-    effective = max(one for one in instants if one is not None and one <= now)
-    await store.subscriptions.update(db, found.subscription_id, after, found.advance, now)
-    await store.subscriptions.note(db, found.subscription_id, "fall_due", "ledger", now, effective)
-    return await _held(db, address)
+def _running(found: Subscription, after: life.Subscription, now: datetime) -> Span | None:
+    """The period that runs after a change: another one only after a beginning or a change of
+    interval."""
+    if after.status in life.ENDED:
+        return None
+    if found.status in life.ENDED or after.interval != found.interval:
+        return after.period(now)
+    return found.running
 
 
 async def _changed(

@@ -13,6 +13,8 @@ sends again what is not drained.
 from __future__ import annotations
 
 from collections import defaultdict
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -20,8 +22,9 @@ import structlog
 
 from ledger import store
 from ledger.db import Executor
-from ledger.domain.control import Control, encode_control
+from ledger.domain.control import Control, Kind, encode_control
 from ledger.domain.plan import Scope
+from ledger.domain.usage import ms_of
 from ledger.entitlements import NoDefaultTier
 from ledger.recovery import recover
 from lua import keys
@@ -43,6 +46,7 @@ class Superseded(msgspec.Struct, frozen=True):
     user_id: UUID
     organization_id: UUID | None
     version: int
+    closes: datetime | None = None  # the end of a period: refused by a Redis that is not there yet
 
 
 async def owe(db: Executor, change: Superseded) -> int:
@@ -73,13 +77,16 @@ class Superseder:
         versions = await self._overtaken(db, change)
         # Before the first entry: it may be drained as soon as it is there.
         await store.outbox.await_partitions(db, outbox_id, versions)
-        control = Control("supersede", outbox_id, change.subscription_id.bytes, change.version)
+        kind: Kind = "supersede" if change.closes is None else "close"
+        said = Control(kind, outbox_id, change.subscription_id.bytes, change.version)
+        not_before = 0 if change.closes is None else ms_of(change.closes)
         for partition, subjects in versions.items():
+            args: dict[str, Any] = {"control": encode_control(said), "not_before": not_before}
             try:
-                await self._scripts.supersede(partition, subjects, control=encode_control(control))
+                await self._scripts.supersede(partition, subjects, **args)
             except Fenced:
                 await recover(db, self._scripts, partition)
-                await self._scripts.supersede(partition, subjects, control=encode_control(control))
+                await self._scripts.supersede(partition, subjects, **args)
 
     async def _overtaken(self, db: Executor, change: Superseded) -> dict[int, dict[bytes, int]]:
         """Per partition the quotas that may hold earlier terms, and the version each must have.

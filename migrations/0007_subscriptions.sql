@@ -24,7 +24,7 @@ COMMENT ON TABLE subscription_history IS 'A subscription as it stood after each 
 COMMENT ON COLUMN subscription_history.effective_at IS 'When it took effect: what fell due, at the instant it was set for, whenever that was noticed.';
 
 CREATE TABLE pending_lines (
-    line_id         UUID PRIMARY KEY DEFAULT gen_random_uuid(),
+    line_id         BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     subscription_id UUID NOT NULL REFERENCES subscriptions,
     line            JSONB NOT NULL,
     created_at      TIMESTAMPTZ NOT NULL

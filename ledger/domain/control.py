@@ -10,12 +10,13 @@ import msgspec
 
 from ledger.domain.usage import BadEntry, at_ms
 
-Kind = Literal["supersede"]
+Kind = Literal["supersede", "close"]
 
 
 class Control(msgspec.Struct, frozen=True, array_like=True):
     """Usage before this entry was admitted under earlier terms of the subscription, usage after it
-    under those of `version` or later. `outbox_id` is the work that is done once it is drained."""
+    under those of `version` or later; after a `close`, no usage is of a period that ended before.
+    `outbox_id` is the work that is done once it is drained."""
 
     kind: Kind
     outbox_id: int

@@ -25,14 +25,15 @@ ORDER BY s.version DESC LIMIT 1;
 
 -- name: insert_subscription
 INSERT INTO subscriptions (subscription_id, user_id, organization_id, scope, plan_tier, plan_version,
-    status, anchor, timezone, trial_end, advance, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12)
+    status, anchor, timezone, trial_end, advance, period_start, period_end, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14)
 RETURNING version;
 
 -- name: update_subscription
 UPDATE subscriptions
 SET version = nextval('subscription_versions'), plan_tier = $2, plan_version = $3, status = $4,
-    anchor = $5, trial_end = $6, cancel_at = $7, pending_change = $8, advance = $9, updated_at = $10
+    anchor = $5, trial_end = $6, cancel_at = $7, pending_change = $8, advance = $9,
+    period_start = $10, period_end = $11, updated_at = $12
 WHERE subscription_id = $1 RETURNING version;
 
 -- name: insert_history

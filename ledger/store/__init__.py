@@ -3,7 +3,7 @@
 A module here stands beside the ``.sql`` file of its name; `records` has none, as it writes by COPY.
 """
 
-from ledger.store import outbox, subscriptions
+from ledger.store import invoices, outbox, subscriptions
 from ledger.store.backup import (
     Position,
     applied_migrations,
@@ -50,6 +50,7 @@ from ledger.store.dead_letters import (
 )
 from ledger.store.drain import (
     KnownKey,
+    add_billable,
     add_totals,
     claim_keys,
     ensure_usage_month,
@@ -106,6 +107,7 @@ __all__ = [
     "Position",
     "Seal",
     "WrongTotal",
+    "add_billable",
     "add_totals",
     "advance_cursor",
     "answers",
@@ -140,6 +142,7 @@ __all__ = [
     "insert_refunds",
     "insert_seal",
     "insert_usage_type",
+    "invoices",
     "known_keys",
     "lease_cursor",
     "list_usage",

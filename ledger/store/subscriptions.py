@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +12,7 @@ import msgspec
 
 from ledger.db import Executor
 from ledger.domain.line import Line
-from ledger.domain.period import Interval
+from ledger.domain.period import Interval, Span
 from ledger.domain.plan import Entitlement, Scope
 from ledger.domain.proration import Advance
 from ledger.domain.subscription import PendingChange, SubscriptionStatus
@@ -40,10 +41,20 @@ class Subscription(msgspec.Struct, frozen=True):
     cancel_at: datetime | None
     pending_change: PendingChange | None
     advance: Advance | None
+    period_start: datetime | None
+    period_end: datetime | None
+    credit: Decimal
     created_at: datetime
     updated_at: datetime
     interval: Interval
     entitlements: tuple[Entitlement, ...]
+
+    @property
+    def running(self) -> Span | None:
+        """The period that runs."""
+        if self.period_start is None or self.period_end is None:
+            return None
+        return Span(self.period_start, self.period_end)
 
     @property
     def life(self) -> Life:
@@ -93,6 +104,12 @@ async def hold(
     return None if row is None else _subscription(row)
 
 
+async def hold_by_id(db: Executor, subscription_id: UUID) -> Subscription | None:
+    """The same by its id; None while somebody else works on it."""
+    row = await db.fetchrow(QUERIES["hold_subscription_by_id"], subscription_id)
+    return None if row is None else _subscription(row)
+
+
 async def newest(
     db: Executor, scope: Scope, user_id: UUID, organization_id: UUID | None
 ) -> Subscription | None:
@@ -109,9 +126,11 @@ async def insert(
     organization_id: UUID | None,
     life: Life,
     advance: Advance | None,
+    period: Span,
     now: datetime,
 ) -> int:
-    """Its version. Raises `ledger.db.UniqueViolation` where there is a live one already."""
+    """Its version; `period` is the first that it runs for. Raises `ledger.db.UniqueViolation` where
+    there is a live one already."""
     return int(
         await db.fetchval(
             QUERIES["insert_subscription"],
@@ -126,16 +145,23 @@ async def insert(
             life.timezone,
             life.trial_end,
             _json(advance),
+            period.start,
+            period.end,
             now,
         )
     )
 
 
 async def update(
-    db: Executor, subscription_id: UUID, life: Life, advance: Advance | None, now: datetime
+    db: Executor,
+    subscription_id: UUID,
+    life: Life,
+    advance: Advance | None,
+    period: Span | None,
+    now: datetime,
 ) -> int:
-    """Its next version. Only while holding the row; raises `ledger.db.UniqueViolation` as
-    `insert` does."""
+    """Its next version; `period` is the one that runs, None when it has ended. Only while holding
+    the row; raises `ledger.db.UniqueViolation` as `insert` does."""
     return int(
         await db.fetchval(
             QUERIES["update_subscription"],
@@ -148,6 +174,8 @@ async def update(
             life.cancel_at,
             _json(life.pending_change),
             _json(advance),
+            period and period.start,
+            period and period.end,
             now,
         )
     )

@@ -145,8 +145,10 @@ async def test_what_is_due_is_in_force_before_anybody_has_noted_it(
     await desk.create("ada", "large")
     due = PendingChange("small", 1, "month", datetime.now(UTC) - timedelta(minutes=1))
     await service.sql.execute(
-        "UPDATE subscriptions SET pending_change = $1, version = nextval('subscription_versions')",
+        "UPDATE subscriptions SET pending_change = $1, period_end = $2,"
+        " version = nextval('subscription_versions')",
         msgspec.json.encode(due).decode(),
+        due.at,
     )
     assert (await desk.read("ada"))["plan_tier"] == "small"
     assert await remaining(service, "ada") == 9

@@ -1,0 +1,172 @@
+"""What an invoice says: gathers what `ledger.domain.invoice` needs, from one snapshot."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+
+import msgspec
+
+from ledger import store
+from ledger.db import Executor
+from ledger.domain.in_force import PlanVersion, Stand, in_force, stand_at
+from ledger.domain.invoice import Draft, Late, PlanInForce, Used, draft
+from ledger.domain.line import Line
+from ledger.domain.period import Period, midnight, period_at, zone
+from ledger.domain.plan import Plan
+from ledger.domain.proration import Advance
+from ledger.domain.unit_policy import GROUPING, Measured, billable
+from ledger.rollover import LATEST
+from ledger.store.invoices import BillingPeriod, ToBill
+from ledger.store.subscriptions import Subscription
+
+# A record may say that its work was done a little after it was recorded.
+EARLIEST = timedelta(minutes=6)
+
+
+class Drafted(msgspec.Struct, frozen=True):
+    """A draft, and the usage that it bills: with the billable quantity so far."""
+
+    draft: Draft
+    billed: tuple[tuple[ToBill, Decimal], ...]
+
+    def behind(self, line: Line) -> ToBill | None:
+        """The usage that a line is about."""
+        for one, _ in self.billed:
+            same = (one.plan_tier, one.plan_version, one.usage_type)
+            if (line.plan_tier, line.plan_version, line.usage_type) == same and (
+                line.span is not None
+                and line.kind in ("usage", "adjustment")
+                and isinstance(line.span, Period)
+                and line.span.billing_date == one.billing_period
+            ):
+                return one
+        return None
+
+
+class Invoicing:
+    """One subscription as the ledger has it at one instant."""
+
+    def __init__(self, db: Executor, stored: Subscription) -> None:
+        self._db = db
+        self._stored = stored
+        self._plans: dict[PlanVersion, Plan] = {}
+        self._stands: Sequence[Stand] = ()
+
+    async def draft(
+        self,
+        billing_period: date | None,
+        prorations: Sequence[Line],
+        advance: Advance | None,
+    ) -> Drafted:
+        """The invoice of a period that is over (None: of none), with what came late for others."""
+        self._stands = await store.invoices.stands(self._db, self._stored.subscription_id)
+        used: dict[PlanVersion, dict[str, Decimal]] = defaultdict(dict)
+        late: list[Late] = []
+        billed: list[tuple[ToBill, Decimal]] = []
+        for one in await store.invoices.to_bill(self._db, self._stored.subscription_id):
+            if one.measured == one.billed_measured:
+                continue
+            version = one.plan_tier, one.plan_version
+            terms = await self._terms(one.billing_period, version)
+            quantity = await self._billable(one, terms)
+            billed.append((one, quantity))
+            if one.billing_period == billing_period and one.billed is None:
+                used[version][one.usage_type] = quantity
+            else:
+                late.append(Late(terms, one.usage_type, one.billed or Decimal(0), quantity))
+        of_period = await self._used(billing_period, used) if billing_period else []
+        plan = await self._plan((self._stored.plan_tier, self._stored.plan_version))
+        made = draft(
+            plan.currency,
+            of_period,
+            prorations=prorations,
+            late=late,
+            advance=advance,
+            credit=self._stored.credit,
+        )
+        return Drafted(made, tuple(billed))
+
+    async def _used(
+        self, billing_period: date, used: dict[PlanVersion, dict[str, Decimal]]
+    ) -> list[Used]:
+        """By plan version in the order they came into force; those without usage have minimums."""
+        period = await self._period(billing_period)
+        versions = list(in_force(self._stands, period))
+        versions += [one for one in used if one not in versions]
+        return [Used(await self._terms(billing_period, one), used.get(one, {})) for one in versions]
+
+    async def _terms(self, billing_period: date, version: PlanVersion) -> PlanInForce:
+        period = await self._period(billing_period)
+        trial_end = self._stand(billing_period).trial_end
+        return PlanInForce(
+            await self._plan(version),
+            version[1],
+            period,
+            in_force(self._stands, period).get(version, ()),
+            trial_end is not None and period.end <= trial_end,
+        )
+
+    async def _billable(self, one: ToBill, terms: PlanInForce) -> Decimal:
+        price = terms.price(one.usage_type)
+        policy = price.units if price else None
+        if policy is None or GROUPING[policy.policy] == "none":
+            return one.measured
+        tz = zone(self._stored.timezone)
+        found = await store.invoices.records(
+            self._db,
+            self._stored.subscription_id,
+            one,
+            terms.period.start - EARLIEST,
+            terms.period.end + LATEST,
+        )
+        days = {record.usage_id: record.occurred_at for record in found}
+        measured = [
+            Measured(
+                user=str(record.user_id),
+                # A correction belongs to the day and service of what it corrects.
+                day=days.get(record.reversal_of or record.usage_id, record.occurred_at)
+                .astimezone(tz)
+                .date(),
+                record=str(record.reversal_of or record.usage_id),
+                quantity=record.quantity,
+            )
+            for record in found
+        ]
+        return sum((share.quantity for share in billable(policy, measured)), Decimal(0))
+
+    def _stand(self, billing_period: date) -> Stand:
+        last = midnight(billing_period + timedelta(days=1), zone(self._stored.timezone))
+        return stand_at(self._stands, last - timedelta(microseconds=1))
+
+    async def _period(self, billing_period: date) -> Period:
+        stand = self._stand(billing_period)
+        plan = await self._plan((stand.plan_tier, stand.plan_version))
+        start = midnight(billing_period, zone(stand.timezone))
+        return period_at(start, stand.anchor, plan.interval, stand.timezone)
+
+    async def _plan(self, version: PlanVersion) -> Plan:
+        if version not in self._plans:
+            found = await store.plan(self._db, *version)
+            assert found is not None, "usage was admitted under a plan version that exists"
+            self._plans[version] = found[1]
+        return self._plans[version]
+
+
+async def draft_of(db: Executor, stored: Subscription, period: BillingPeriod) -> Drafted:
+    """The invoice of a billing period; takes over the pending lines of the time before it ended."""
+    lines = await store.invoices.take_lines(db, stored.subscription_id, period.lines_before)
+    of = period.billing_period if period.kind == "period" else None
+    return await Invoicing(db, stored).draft(of, lines, period.advance)
+
+
+async def upcoming(db: Executor, stored: Subscription, now: datetime) -> Drafted:
+    """What the invoice of the running period would say if it ended now: nothing is changed, lines
+    of changes are not in it, and no further base fee."""
+    running = stored.running
+    day = None
+    if running is not None:
+        day = running.start.astimezone(zone(stored.timezone)).date()
+    return await Invoicing(db, stored).draft(day, (), None)

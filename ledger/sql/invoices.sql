@@ -1,0 +1,110 @@
+-- name: subscriptions_to_close
+SELECT subscription_id FROM subscriptions WHERE period_end <= $1 ORDER BY period_end LIMIT $2;
+
+-- name: hold_subscription_by_id
+-- Whoever else works on it (a change, another ledger) is waited for by nobody: next time.
+SELECT s.*, p."interval", p.entitlements
+FROM subscriptions s
+JOIN billing_plans p ON p.plan_tier = s.plan_tier AND p.version = s.plan_version
+WHERE s.subscription_id = $1 FOR UPDATE OF s SKIP LOCKED;
+
+-- name: insert_billing_period
+INSERT INTO billing_periods (subscription_id, kind, period_start, period_end, billing_period, advance,
+                             lines_before, outbox_id, due_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
+
+-- name: due_billing_periods
+SELECT b.billing_period_id, b.subscription_id
+FROM billing_periods b LEFT JOIN outbox o ON o.outbox_id = b.outbox_id
+WHERE b.invoiced_at IS NULL AND b.due_at <= $1 AND (b.outbox_id IS NULL OR o.done_at IS NOT NULL)
+ORDER BY b.due_at, b.period_end LIMIT $2;
+
+-- name: hold_billing_period
+-- In their order: an earlier one of the subscription has to be invoiced first, but for what waits for
+-- usage that may still come late.
+SELECT b.* FROM billing_periods b
+WHERE b.billing_period_id = $1 AND b.invoiced_at IS NULL
+  AND NOT EXISTS (
+    SELECT FROM billing_periods e
+    WHERE e.subscription_id = b.subscription_id AND e.invoiced_at IS NULL AND e.kind <> 'final'
+      AND (e.period_end, e.kind = 'period') < (b.period_end, b.kind = 'period'));
+
+-- name: close_billing_period
+UPDATE billing_periods SET invoiced_at = $2 WHERE billing_period_id = $1;
+
+-- name: stands
+SELECT effective_at AS since, status, plan_tier, plan_version, anchor, timezone, trial_end
+FROM subscription_history WHERE subscription_id = $1 ORDER BY version;
+
+-- name: to_bill
+-- What was used under each terms beside what has been invoiced of it, and how far the partitions it is
+-- in have been drained: one snapshot.
+SELECT u.billing_period, u.plan_tier, u.plan_version, u.usage_type, SUM(u.quantity) AS measured,
+       b.measured AS billed_measured, b.billable AS billed, b.positions,
+       jsonb_object_agg(u.partition, c.position) AS through
+FROM billable_usage u
+JOIN stream_cursor c USING (partition)
+LEFT JOIN billed_usage b USING (subscription_id, billing_period, plan_tier, plan_version, usage_type)
+WHERE u.subscription_id = $1
+GROUP BY 1, 2, 3, 4, b.measured, b.billable, b.positions
+ORDER BY 1, 2, 3, 4;
+
+-- name: measured_records
+SELECT usage_id, user_id, occurred_at, quantity, reversal_of FROM usage_records
+WHERE subscription_id = $1 AND billing_period = $2 AND plan_tier = $3 AND plan_version = $4
+  AND usage_type = $5 AND recorded_at >= $6 AND recorded_at < $7
+ORDER BY recorded_at, usage_id;
+
+-- name: take_pending_lines
+DELETE FROM pending_lines WHERE subscription_id = $1 AND created_at < $2
+RETURNING line_id, line;
+
+-- name: next_invoice_number
+UPDATE invoice_numbers SET last = last + 1 RETURNING last;
+
+-- name: insert_invoice
+INSERT INTO invoices (invoice_id, billing_period_id, number, subscription_id, user_id, organization_id,
+    period_start, period_end, currency, status, subtotal, total, parked, issued_at, due_at, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16);
+
+-- name: insert_line
+INSERT INTO invoice_lines (line_id, invoice_id, place, kind, usage_type, description, quantity,
+    unit_amount, amount, plan_tier, plan_version, period_start, period_end, billing_period)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14);
+
+-- name: insert_line_usage
+INSERT INTO invoice_line_usage (line_id, partition, after_position, through) VALUES ($1, $2, $3, $4);
+
+-- name: note_billed
+INSERT INTO billed_usage VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+ON CONFLICT (subscription_id, billing_period, plan_tier, plan_version, usage_type) DO UPDATE
+SET measured = EXCLUDED.measured, billable = EXCLUDED.billable, positions = EXCLUDED.positions;
+
+-- name: set_credit
+UPDATE subscriptions SET credit = $2 WHERE subscription_id = $1;
+
+-- name: invoice
+SELECT * FROM invoices WHERE invoice_id = $1;
+
+-- name: invoice_lines
+SELECT * FROM invoice_lines WHERE invoice_id = ANY($1::UUID[]) ORDER BY invoice_id, place;
+
+-- name: list_invoices
+SELECT * FROM invoices
+WHERE ($1::UUID IS NULL OR organization_id = $1) AND ($2::UUID IS NULL OR user_id = $2)
+  AND ($3::TEXT IS NULL OR status = $3)
+  AND ($4::TIMESTAMPTZ IS NULL OR (created_at, period_end, invoice_id) < ($4, $5, $6::UUID))
+ORDER BY created_at DESC, period_end DESC, invoice_id DESC LIMIT $7;
+
+-- name: line_usage
+-- The records a line is about, newest first.
+SELECT r.* FROM invoice_lines l
+JOIN invoices i ON i.invoice_id = l.invoice_id
+JOIN invoice_line_usage u ON u.line_id = l.line_id
+JOIN usage_records r ON r.partition = u.partition
+    AND r.position > u.after_position AND r.position <= u.through
+    AND r.subscription_id = i.subscription_id AND r.billing_period = l.billing_period
+    AND r.plan_tier = l.plan_tier AND r.plan_version = l.plan_version AND r.usage_type = l.usage_type
+WHERE l.line_id = $1 AND l.invoice_id = $2
+  AND ($3::TIMESTAMPTZ IS NULL OR (r.recorded_at, r.usage_id) < ($3, $4::UUID))
+ORDER BY r.recorded_at DESC, r.usage_id DESC LIMIT $5;

@@ -1,0 +1,296 @@
+"""What is to be invoiced, and invoices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+
+from ledger.db import Executor
+from ledger.domain.in_force import Stand
+from ledger.domain.line import Line, LineKind
+from ledger.domain.proration import Advance
+from ledger.store.queries import QUERIES
+
+Kind = Literal["opening", "period", "final"]
+InvoiceStatus = Literal["draft", "open", "paid", "void", "uncollectible"]
+
+_advance = msgspec.json.Decoder(Advance)
+_line = msgspec.json.Decoder(Line)
+_places = msgspec.json.Decoder(dict[int, int])
+
+
+class BillingPeriod(msgspec.Struct, frozen=True):
+    """What one invoice is about. A beginning and an end have no time of their own: their start is
+    their end."""
+
+    billing_period_id: UUID
+    subscription_id: UUID
+    kind: Kind
+    period_start: datetime
+    period_end: datetime
+    billing_period: date
+    advance: Advance | None
+    lines_before: datetime
+
+
+class ToBill(msgspec.Struct, frozen=True):
+    """What was used under one terms of a usage type, and what of it has been invoiced. `through`:
+    how far the order of each partition has come; `positions`: how far it had then."""
+
+    billing_period: date
+    plan_tier: str
+    plan_version: int
+    usage_type: str
+    measured: Decimal
+    billed_measured: Decimal | None
+    billed: Decimal | None
+    positions: dict[int, int]
+    through: dict[int, int]
+
+
+class Record(msgspec.Struct, frozen=True):
+    usage_id: UUID
+    user_id: UUID
+    occurred_at: datetime
+    quantity: Decimal
+    reversal_of: UUID | None
+
+
+class Invoice(msgspec.Struct, frozen=True, kw_only=True):
+    invoice_id: UUID
+    billing_period_id: UUID
+    number: str | None
+    subscription_id: UUID
+    user_id: UUID
+    organization_id: UUID | None
+    period_start: datetime
+    period_end: datetime
+    currency: str
+    status: InvoiceStatus
+    subtotal: Decimal
+    total: Decimal
+    amount_paid: Decimal = Decimal(0)
+    parked: str | None = None
+    stripe_invoice_id: str | None = None
+    issued_at: datetime | None = None
+    due_at: datetime | None = None
+    created_at: datetime
+
+
+class InvoiceLine(msgspec.Struct, frozen=True):
+    line_id: UUID
+    invoice_id: UUID
+    kind: LineKind
+    usage_type: str | None
+    description: str
+    quantity: Decimal | None
+    unit_amount: Decimal | None
+    amount: Decimal
+    plan_tier: str | None
+    plan_version: int | None
+    period_start: datetime | None
+    period_end: datetime | None
+
+
+async def to_close(db: Executor, now: datetime, most: int) -> list[UUID]:
+    """Subscriptions whose period is over."""
+    rows = await db.fetch(QUERIES["subscriptions_to_close"], now, most)
+    return [row["subscription_id"] for row in rows]
+
+
+async def add_period(
+    db: Executor,
+    subscription_id: UUID,
+    kind: Kind,
+    start: datetime,
+    end: datetime,
+    billing_period: date,
+    *,
+    advance: Advance | None = None,
+    lines_before: datetime,
+    outbox_id: int | None = None,
+    due_at: datetime,
+) -> None:
+    said = None if advance is None else msgspec.json.encode(advance).decode()
+    await db.execute(
+        QUERIES["insert_billing_period"],
+        subscription_id, kind, start, end, billing_period, said, lines_before, outbox_id, due_at,
+    )  # fmt: skip
+
+
+async def due(db: Executor, now: datetime, most: int) -> list[tuple[UUID, UUID]]:
+    """Billing periods that may be invoiced, with their subscriptions."""
+    rows = await db.fetch(QUERIES["due_billing_periods"], now, most)
+    return [(row["billing_period_id"], row["subscription_id"]) for row in rows]
+
+
+async def hold_period(db: Executor, billing_period_id: UUID) -> BillingPeriod | None:
+    """It, unless it has been invoiced or an earlier one has not. Only while holding the
+    subscription."""
+    row = await db.fetchrow(QUERIES["hold_billing_period"], billing_period_id)
+    if row is None:
+        return None
+    found = {name: row[name] for name in BillingPeriod.__struct_fields__}
+    found["advance"] = _advance.decode(row["advance"]) if row["advance"] else None
+    return BillingPeriod(**found)
+
+
+async def close_period(db: Executor, billing_period_id: UUID, now: datetime) -> None:
+    await db.execute(QUERIES["close_billing_period"], billing_period_id, now)
+
+
+async def stands(db: Executor, subscription_id: UUID) -> list[Stand]:
+    """The subscription's history, oldest first."""
+    return [Stand(**dict(row)) for row in await db.fetch(QUERIES["stands"], subscription_id)]
+
+
+async def to_bill(db: Executor, subscription_id: UUID) -> list[ToBill]:
+    found = []
+    for row in await db.fetch(QUERIES["to_bill"], subscription_id):
+        positions = _places.decode(row["positions"]) if row["positions"] else {}
+        through = _places.decode(row["through"])
+        found.append(ToBill(**{**dict(row), "positions": positions, "through": through}))
+    return found
+
+
+async def records(
+    db: Executor, subscription_id: UUID, one: ToBill, since: datetime, until: datetime
+) -> list[Record]:
+    """The records behind a total, recorded in `[since, until)`, in the ledger's order."""
+    rows = await db.fetch(
+        QUERIES["measured_records"],
+        subscription_id,
+        one.billing_period,
+        one.plan_tier,
+        one.plan_version,
+        one.usage_type,
+        since,
+        until,
+    )
+    return [Record(**dict(row)) for row in rows]
+
+
+async def take_lines(db: Executor, subscription_id: UUID, before: datetime) -> list[Line]:
+    """Lines of changes before an instant, in their order; they are no longer pending."""
+    rows = await db.fetch(QUERIES["take_pending_lines"], subscription_id, before)
+    in_order = sorted(rows, key=lambda row: row["line_id"])
+    return [_line.decode(row["line"]) for row in in_order]
+
+
+async def next_number(db: Executor) -> int:
+    """The next number of an invoice; nobody else has one until this transaction ends."""
+    return int(await db.fetchval(QUERIES["next_invoice_number"]))
+
+
+async def insert(db: Executor, invoice: Invoice) -> None:
+    await db.execute(
+        QUERIES["insert_invoice"],
+        invoice.invoice_id,
+        invoice.billing_period_id,
+        invoice.number,
+        invoice.subscription_id,
+        invoice.user_id,
+        invoice.organization_id,
+        invoice.period_start,
+        invoice.period_end,
+        invoice.currency,
+        invoice.status,
+        invoice.subtotal,
+        invoice.total,
+        invoice.parked,
+        invoice.issued_at,
+        invoice.due_at,
+        invoice.created_at,
+    )
+
+
+async def insert_lines(
+    db: Executor, invoice_id: UUID, lines: Sequence[tuple[UUID, Line, ToBill | None]]
+) -> None:
+    """Lines with their ids, in their order, each with the usage it is about: what has been drained
+    of that since it was last invoiced."""
+    await db.executemany(
+        QUERIES["insert_line"],
+        [
+            (
+                line_id, invoice_id, place, line.kind, line.usage_type, line.description,
+                line.quantity, line.unit_amount, line.amount, line.plan_tier, line.plan_version,
+                line.span and line.span.start, line.span and line.span.end,
+                one and one.billing_period,
+            )
+            for place, (line_id, line, one) in enumerate(lines, start=1)
+        ],
+    )  # fmt: skip
+    await db.executemany(
+        QUERIES["insert_line_usage"],
+        [
+            (line_id, partition, one.positions.get(partition, 0), through)
+            for line_id, _, one in lines
+            if one is not None
+            for partition, through in one.through.items()
+        ],
+    )
+
+
+async def note_billed(db: Executor, subscription_id: UUID, one: ToBill, billable: Decimal) -> None:
+    await db.execute(
+        QUERIES["note_billed"],
+        subscription_id,
+        one.billing_period,
+        one.plan_tier,
+        one.plan_version,
+        one.usage_type,
+        one.measured,
+        billable,
+        msgspec.json.encode(one.through).decode(),
+    )
+
+
+async def set_credit(db: Executor, subscription_id: UUID, credit: Decimal) -> None:
+    await db.execute(QUERIES["set_credit"], subscription_id, credit)
+
+
+async def find(db: Executor, invoice_id: UUID) -> Invoice | None:
+    row = await db.fetchrow(QUERIES["invoice"], invoice_id)
+    return None if row is None else Invoice(**dict(row))
+
+
+async def lines(db: Executor, invoice_ids: Sequence[UUID]) -> dict[UUID, list[InvoiceLine]]:
+    found: dict[UUID, list[InvoiceLine]] = {one: [] for one in invoice_ids}
+    for row in await db.fetch(QUERIES["invoice_lines"], list(invoice_ids)):
+        fields = {name: row[name] for name in InvoiceLine.__struct_fields__}
+        found[row["invoice_id"]].append(InvoiceLine(**fields))
+    return found
+
+
+async def page(
+    db: Executor,
+    organization_id: UUID | None,
+    user_id: UUID | None,
+    status: InvoiceStatus | None,
+    before: Invoice | None,
+    most: int,
+) -> list[Invoice]:
+    """Newest first, those that come after `before` in this order."""
+    place = (before.created_at, before.period_end, before.invoice_id) if before else (None,) * 3
+    rows = await db.fetch(QUERIES["list_invoices"], organization_id, user_id, status, *place, most)
+    return [Invoice(**dict(row)) for row in rows]
+
+
+async def line_usage(
+    db: Executor,
+    invoice_id: UUID,
+    line_id: UUID,
+    before: tuple[datetime, UUID] | None,
+    most: int,
+) -> list[Mapping[str, Any]]:
+    """Rows of the records that a line is about, newest first."""
+    found: list[Mapping[str, Any]] = await db.fetch(
+        QUERIES["line_usage"], line_id, invoice_id, *(before or (None, None)), most
+    )
+    return found
