@@ -18,6 +18,8 @@ from gateway.backlog import Backlog
 from gateway.dev.tokens import DEV_ISSUER
 from gateway.handlers import Handlers
 from gateway.http import MAX_BODY
+from gateway.invoice_handlers import InvoiceHandlers
+from gateway.invoices import Invoices
 from gateway.lane import Lanes
 from gateway.lookback import LookBack
 from gateway.probes import Probes
@@ -115,6 +117,7 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
     quotas = Quotas(admission, accounts, usage_types)
     superseder = Superseder(scripts, settings.default_tier, settings.partitions)
     backlog = Backlog(settings.undrained_cap)
+    subscriptions = Subscriptions(accounts, pool, settings.default_tier)
     handlers = (
         Handlers(
             authenticator,
@@ -123,9 +126,10 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
             quotas,
             Probes(redis, pool, settings.partitions, watch, backlog, must_keep=must_keep),
         ),
+        InvoiceHandlers(authenticator, Invoices(accounts, pool, subscriptions)),
         SubscriptionHandlers(
             authenticator,
-            Subscriptions(accounts, pool, settings.default_tier),
+            subscriptions,
             SubscriptionChanges(accounts, Lifecycle(pool, superseder, settings.invoice_grace)),
         ),
     )

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from gateway import invoice_messages as invoices
 from gateway import messages
 from gateway import subscription_messages as subscriptions
 from gateway.probes import Ready
@@ -138,6 +139,41 @@ ROUTES: tuple[Route, ...] = (
     ),
     _action("resume", "Go on after a pause", subscriptions.ActionRequest),
     _action("reactivate", "Begin again after the end", subscriptions.ActionRequest),
+    Route(
+        method="GET",
+        path=f"{BASE}/invoices",
+        name="list_invoices",
+        summary="Invoices, newest first",
+        query=invoices.InvoiceQuery,
+        answers={200: invoices.InvoiceList},
+        refuses=(400, 404),
+    ),
+    Route(
+        method="GET",
+        path=f"{BASE}/invoices/upcoming/{{user_id}}",
+        name="upcoming_invoice",
+        summary="What the running period of a subscription comes to so far",
+        query=subscriptions.SubscriptionQuery,
+        answers={200: invoices.UpcomingAnswer},
+        refuses=(400, 404),
+    ),
+    Route(
+        method="GET",
+        path=f"{BASE}/invoices/{{invoice_id}}",
+        name="read_invoice",
+        summary="One invoice with its lines",
+        answers={200: invoices.InvoiceAnswer},
+        refuses=(404,),
+    ),
+    Route(
+        method="GET",
+        path=f"{BASE}/invoices/{{invoice_id}}/lines/{{line_id}}/usage",
+        name="invoice_line_usage",
+        summary="The usage records behind a line, newest first",
+        query=invoices.PageQuery,
+        answers={200: messages.UsageList},
+        refuses=(400, 404),
+    ),
     Route(
         method="GET",
         path="/livez",

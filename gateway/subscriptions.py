@@ -52,6 +52,13 @@ class Subscriptions:
         headers = {"ETag": f'"{found.version}"'} if found and answer.subscription_id else {}
         return encoder.encode(answer), headers
 
+    async def live(
+        self, principal: Principal, user: str, query: SubscriptionQuery
+    ) -> Subscription | None:
+        """The live one that the caller means and may see."""
+        account = await self._account(principal, user, query)
+        return await self._found(principal, account, query)
+
     async def history(self, principal: Principal, user: str, query: HistoryQuery) -> bytes:
         """`GET /subscription/{user_id}/history`: newest first, of the live one, else of the
         newest that ended."""

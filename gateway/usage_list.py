@@ -44,7 +44,7 @@ class UsageLists:
             rows = await self._rows(query, user_id, organizations)
         except db.UNAVAILABLE:
             raise unavailable("the ledger's database does not answer") from None
-        data = [_listed(row) for row in rows[: query.limit]]
+        data = [listed(row) for row in rows[: query.limit]]
         return encoder.encode(UsageList(data=data, has_more=len(rows) > query.limit))
 
     async def _rows(
@@ -79,8 +79,9 @@ def _utc(instant: datetime | None, name: str) -> datetime | None:
         raise Problem(Kind.INVALID_REQUEST, f"{name} is out of range") from None
 
 
-def _listed(row: Mapping[str, Any]) -> UsageRecordAnswer:
-    fields = dict(row)
+def listed(row: Mapping[str, Any]) -> UsageRecordAnswer:
+    """A row of `usage_records` as callers see it."""
+    fields = {name: row[name] for name in UsageRecordAnswer.__struct_fields__}
     for name in ("quantity", "used_after", "pool_used_after", "quota_remaining"):
         if fields[name] is not None:
             fields[name] = _plain(fields[name])

@@ -129,6 +129,7 @@ class Cycle:
             subscription_id=stored.subscription_id,
             user_id=stored.user_id,
             organization_id=stored.organization_id,
+            scope=stored.scope,
             period_start=period.period_start,
             period_end=period.period_end,
             currency=draft.currency,

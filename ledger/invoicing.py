@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 
 import msgspec
@@ -162,11 +162,10 @@ async def draft_of(db: Executor, stored: Subscription, period: BillingPeriod) ->
     return await Invoicing(db, stored).draft(of, lines, period.advance)
 
 
-async def upcoming(db: Executor, stored: Subscription, now: datetime) -> Drafted:
-    """What the invoice of the running period would say if it ended now: nothing is changed, lines
-    of changes are not in it, and no further base fee."""
-    running = stored.running
-    day = None
-    if running is not None:
-        day = running.start.astimezone(zone(stored.timezone)).date()
-    return await Invoicing(db, stored).draft(day, (), None)
+async def upcoming(db: Executor, stored: Subscription) -> Drafted:
+    """What the invoice of the running period would say if it ended now, without a further base
+    fee. Changes nothing."""
+    assert stored.running is not None, "the caller has seen that a period runs"
+    day = stored.running.start.astimezone(zone(stored.timezone)).date()
+    lines = await store.invoices.pending_lines(db, stored.subscription_id)
+    return await Invoicing(db, stored).draft(day, lines, None)

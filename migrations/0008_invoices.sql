@@ -57,6 +57,7 @@ CREATE TABLE invoices (
     subscription_id     UUID NOT NULL REFERENCES subscriptions,
     user_id             UUID NOT NULL,
     organization_id     UUID,
+    scope               VARCHAR(20) NOT NULL,
     period_start        TIMESTAMPTZ NOT NULL,
     period_end          TIMESTAMPTZ NOT NULL,
     currency            CHAR(3) NOT NULL,

@@ -59,13 +59,17 @@ ORDER BY recorded_at, usage_id;
 DELETE FROM pending_lines WHERE subscription_id = $1 AND created_at < $2
 RETURNING line_id, line;
 
+-- name: pending_lines
+SELECT line FROM pending_lines WHERE subscription_id = $1 ORDER BY line_id;
+
 -- name: next_invoice_number
 UPDATE invoice_numbers SET last = last + 1 RETURNING last;
 
 -- name: insert_invoice
 INSERT INTO invoices (invoice_id, billing_period_id, number, subscription_id, user_id, organization_id,
-    period_start, period_end, currency, status, subtotal, total, parked, issued_at, due_at, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16);
+    scope, period_start, period_end, currency, status, subtotal, total, parked, issued_at, due_at,
+    created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17);
 
 -- name: insert_line
 INSERT INTO invoice_lines (line_id, invoice_id, place, kind, usage_type, description, quantity,
@@ -92,9 +96,12 @@ SELECT * FROM invoice_lines WHERE invoice_id = ANY($1::UUID[]) ORDER BY invoice_
 -- name: list_invoices
 SELECT * FROM invoices
 WHERE ($1::UUID IS NULL OR organization_id = $1) AND ($2::UUID IS NULL OR user_id = $2)
-  AND ($3::TEXT IS NULL OR status = $3)
-  AND ($4::TIMESTAMPTZ IS NULL OR (created_at, period_end, invoice_id) < ($4, $5, $6::UUID))
-ORDER BY created_at DESC, period_end DESC, invoice_id DESC LIMIT $7;
+  AND ($3::TEXT IS NULL OR scope = $3) AND ($4::TEXT IS NULL OR status = $4)
+  AND ($5::TIMESTAMPTZ IS NULL OR (created_at, period_end, invoice_id) < ($5, $6, $7::UUID))
+ORDER BY created_at DESC, period_end DESC, invoice_id DESC LIMIT $8;
+
+-- name: line_usage_position
+SELECT recorded_at FROM usage_records WHERE usage_id = $1;
 
 -- name: line_usage
 -- The records a line is about, newest first.

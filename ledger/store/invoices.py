@@ -13,6 +13,7 @@ import msgspec
 from ledger.db import Executor
 from ledger.domain.in_force import Stand
 from ledger.domain.line import Line, LineKind
+from ledger.domain.plan import Scope
 from ledger.domain.proration import Advance
 from ledger.store.queries import QUERIES
 
@@ -68,6 +69,7 @@ class Invoice(msgspec.Struct, frozen=True, kw_only=True):
     subscription_id: UUID
     user_id: UUID
     organization_id: UUID | None
+    scope: Scope
     period_start: datetime
     period_end: datetime
     currency: str
@@ -182,6 +184,12 @@ async def take_lines(db: Executor, subscription_id: UUID, before: datetime) -> l
     return [_line.decode(row["line"]) for row in in_order]
 
 
+async def pending_lines(db: Executor, subscription_id: UUID) -> list[Line]:
+    """Lines of changes that are not on an invoice yet."""
+    rows = await db.fetch(QUERIES["pending_lines"], subscription_id)
+    return [_line.decode(row["line"]) for row in rows]
+
+
 async def next_number(db: Executor) -> int:
     """The next number of an invoice; nobody else has one until this transaction ends."""
     return int(await db.fetchval(QUERIES["next_invoice_number"]))
@@ -196,6 +204,7 @@ async def insert(db: Executor, invoice: Invoice) -> None:
         invoice.subscription_id,
         invoice.user_id,
         invoice.organization_id,
+        invoice.scope,
         invoice.period_start,
         invoice.period_end,
         invoice.currency,
@@ -272,13 +281,15 @@ async def page(
     db: Executor,
     organization_id: UUID | None,
     user_id: UUID | None,
+    scope: Scope | None,
     status: InvoiceStatus | None,
     before: Invoice | None,
     most: int,
 ) -> list[Invoice]:
     """Newest first, those that come after `before` in this order."""
     place = (before.created_at, before.period_end, before.invoice_id) if before else (None,) * 3
-    rows = await db.fetch(QUERIES["list_invoices"], organization_id, user_id, status, *place, most)
+    wanted = (organization_id, user_id, scope, status)
+    rows = await db.fetch(QUERIES["list_invoices"], *wanted, *place, most)
     return [Invoice(**dict(row)) for row in rows]
 
 
@@ -286,11 +297,16 @@ async def line_usage(
     db: Executor,
     invoice_id: UUID,
     line_id: UUID,
-    before: tuple[datetime, UUID] | None,
+    after: UUID | None,
     most: int,
-) -> list[Mapping[str, Any]]:
-    """Rows of the records that a line is about, newest first."""
+) -> list[Mapping[str, Any]] | None:
+    """Rows of the records that a line is about, newest first; None when `after` is no record."""
+    at = None
+    if after is not None:
+        at = await db.fetchval(QUERIES["line_usage_position"], after)
+        if at is None:
+            return None
     found: list[Mapping[str, Any]] = await db.fetch(
-        QUERIES["line_usage"], line_id, invoice_id, *(before or (None, None)), most
+        QUERIES["line_usage"], line_id, invoice_id, at, after, most
     )
     return found

@@ -103,7 +103,7 @@ class Months:
 
     async def invoices(self) -> list[store.invoices.Invoice]:
         """Oldest first."""
-        return (await store.invoices.page(self.sql, None, None, None, None, 1000))[::-1]
+        return (await store.invoices.page(self.sql, None, None, None, None, None, 1000))[::-1]
 
     async def lines(self, invoice: store.invoices.Invoice) -> list[tuple[str, str]]:
         """Kind and amount of each line."""

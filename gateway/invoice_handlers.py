@@ -1,0 +1,42 @@
+"""HTTP in, HTTP out, of invoices: one method per route of the table."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gateway import messages
+from gateway.auth import Authenticator
+from gateway.http import caller, json_answer
+from gateway.invoice_messages import InvoiceQuery, PageQuery
+from gateway.invoices import Invoices
+from gateway.subscription_messages import SubscriptionQuery
+
+
+class InvoiceHandlers:
+    def __init__(self, authenticator: Authenticator, invoices: Invoices) -> None:
+        self._authenticator = authenticator
+        self._invoices = invoices
+
+    async def list_invoices(self, request: web.Request) -> web.Response:
+        principal = caller(self._authenticator, request)
+        query = messages.query(InvoiceQuery, request.query)
+        return json_answer(await self._invoices.page(principal, query))
+
+    async def read_invoice(self, request: web.Request) -> web.Response:
+        principal = caller(self._authenticator, request)
+        return json_answer(await self._invoices.read(principal, request.match_info["invoice_id"]))
+
+    async def invoice_line_usage(self, request: web.Request) -> web.Response:
+        principal = caller(self._authenticator, request)
+        query = messages.query(PageQuery, request.query)
+        found = request.match_info
+        return json_answer(
+            await self._invoices.line_usage(principal, found["invoice_id"], found["line_id"], query)
+        )
+
+    async def upcoming_invoice(self, request: web.Request) -> web.Response:
+        principal = caller(self._authenticator, request)
+        query = messages.query(SubscriptionQuery, request.query)
+        return json_answer(
+            await self._invoices.upcoming(principal, request.match_info["user_id"], query)
+        )

@@ -1,0 +1,73 @@
+"""Request and response types of invoices."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+import msgspec
+
+from gateway.messages import PeriodAnswer, Response
+from gateway.subscription_messages import Amount, LineAnswer
+from ledger.store.invoices import InvoiceStatus
+
+Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+
+
+class InvoiceQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    organization_id: str | None = None
+    user_id: str | None = None
+    status: InvoiceStatus | None = None
+    limit: Limit = 50
+    starting_after: UUID | None = None
+
+
+class PageQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    limit: Limit = 50
+    starting_after: UUID | None = None
+
+
+class InvoiceLineAnswer(LineAnswer):
+    """`GET /invoices/{id}/lines/{line_id}/usage` has the records behind it."""
+
+    line_id: UUID
+
+
+class InvoiceAnswer(Response):
+    """`number` is null for one that nobody is sent: nothing is to be paid, or it is parked."""
+
+    invoice_id: UUID
+    number: str | None
+    subscription_id: UUID
+    user_id: UUID
+    organization_id: UUID | None
+    period: PeriodAnswer
+    currency: str
+    status: InvoiceStatus
+    lines: list[InvoiceLineAnswer]
+    subtotal: Amount
+    total: Amount
+    tax: Amount
+    amount_paid: Amount
+    issued_at: datetime | None
+    due_at: datetime | None
+    parked: str | None
+    stripe_invoice_id: str | None
+
+
+class InvoiceList(Response):
+    data: list[InvoiceAnswer]
+    has_more: bool
+
+
+class UpcomingAnswer(Response):
+    """What the running period comes to so far; the base fee of the next is not in it."""
+
+    preview: Literal[True]
+    subscription_id: UUID
+    period: PeriodAnswer
+    currency: str
+    lines: list[LineAnswer]
+    subtotal: Amount
+    total: Amount
