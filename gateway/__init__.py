@@ -7,6 +7,7 @@
 - subscriptions: `subscription_changes` begins and changes them, in words of `subscription_messages`
   and `subscription_answers`
 - invoices: `invoice_handlers` takes the routes, `invoices` answers in words of `invoice_messages`
+- plans and usage types: `catalogue_handlers`, `catalogue`, `catalogue_messages`
 - its way to Redis: `admission`, `lane`, `fair` for what has to wait, and `lookback` after a new
   connection
 - what it says: `messages`, `problems`, `limits`, `metrics`, `openapi`

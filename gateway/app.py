@@ -15,6 +15,8 @@ from gateway.accounts import Accounts
 from gateway.admission import Admission
 from gateway.auth import Authenticator
 from gateway.backlog import Backlog
+from gateway.catalogue import Catalogue
+from gateway.catalogue_handlers import CatalogueHandlers
 from gateway.dev.tokens import DEV_ISSUER
 from gateway.handlers import Handlers
 from gateway.http import MAX_BODY
@@ -126,6 +128,7 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
             quotas,
             Probes(redis, pool, settings.partitions, watch, backlog, must_keep=must_keep),
         ),
+        CatalogueHandlers(authenticator, Catalogue(pool, usage_types, settings.default_tier)),
         InvoiceHandlers(authenticator, Invoices(accounts, pool, subscriptions)),
         SubscriptionHandlers(
             authenticator,

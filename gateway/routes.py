@@ -9,10 +9,12 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from gateway import catalogue_messages as catalogue
 from gateway import invoice_messages as invoices
 from gateway import messages
 from gateway import subscription_messages as subscriptions
 from gateway.probes import Ready
+from ledger.domain.plan import Plan
 
 BASE = "/api/v1/billing"
 
@@ -139,6 +141,47 @@ ROUTES: tuple[Route, ...] = (
     ),
     _action("resume", "Go on after a pause", subscriptions.ActionRequest),
     _action("reactivate", "Begin again after the end", subscriptions.ActionRequest),
+    Route(
+        method="GET",
+        path=f"{BASE}/plans",
+        name="list_plans",
+        summary="The newest version of every plan",
+        answers={200: catalogue.PlanList},
+    ),
+    Route(
+        method="GET",
+        path=f"{BASE}/plans/{{tier}}",
+        name="read_plan",
+        summary="The newest version of a plan",
+        answers={200: catalogue.PlanAnswer},
+        refuses=(404,),
+    ),
+    Route(
+        method="PUT",
+        path=f"{BASE}/plans/{{tier}}",
+        name="put_plan",
+        summary="A new version of a plan; subscriptions stay on theirs",
+        takes=Plan,
+        headers=("If-Match",),
+        answers={200: catalogue.PlanAnswer},
+        refuses=(400, 408, 412, 413, 415),
+    ),
+    Route(
+        method="GET",
+        path=f"{BASE}/usage-types",
+        name="list_usage_types",
+        summary="What can be used, and with how many decimals",
+        answers={200: catalogue.UsageTypeList},
+    ),
+    Route(
+        method="PUT",
+        path=f"{BASE}/usage-types/{{usage_type}}",
+        name="put_usage_type",
+        summary="A new usage type, or what is said about one",
+        takes=catalogue.UsageTypeRequest,
+        answers={200: catalogue.UsageTypeAnswer},
+        refuses=(400, 408, 409, 413, 415),
+    ),
     Route(
         method="GET",
         path=f"{BASE}/invoices",

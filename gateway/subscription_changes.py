@@ -93,7 +93,7 @@ class SubscriptionChanges:
                 wish,
                 actor=principal.subject,
                 now=clock.now(),
-                if_version=_version(if_match),
+                if_version=version_of(if_match),
                 preview=only_shown,
             )
         )
@@ -129,12 +129,13 @@ def _given(value: T | UnsetType | None) -> T | None:
     return None if value is UNSET else value
 
 
-def _version(if_match: str | None) -> int | None:
+def version_of(if_match: str | None) -> int | None:
+    """The version that an If-Match names; None for any. Raises the 412 problem."""
     if if_match is None or if_match.strip() == "*":
         return None
     found = _ETAG.match(if_match.strip())
     if found is None:
-        raise Problem(Kind.STALE, "If-Match is no ETag of this subscription")
+        raise Problem(Kind.STALE, "If-Match is no ETag of ours")
     return int(found[1])
 
 

@@ -37,6 +37,10 @@ class UsageTypes:
             Kind.INVALID_USAGE, f"unknown usage_type; known are {', '.join(sorted(self._places))}"
         )
 
+    def forget(self) -> None:
+        """Looks an unknown name up at once: one has just been made, here."""
+        self._read_at = -REFRESH_S
+
     async def _read(self) -> None:
         try:
             async with asyncio.timeout(PATIENCE_S):

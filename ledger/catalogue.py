@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
 from importlib.resources import files
 from typing import Annotated
 
 import msgspec
 
-from ledger import db, store
+from ledger import db, reload, store
 from ledger.domain.plan import Name, Plan
+from ledger.domain.plan_problems import check
 
 
 class UsageType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,6 +31,47 @@ def shipped() -> Catalogue:
     return msgspec.json.decode(
         files("ledger").joinpath("catalogue.json").read_bytes(), type=Catalogue
     )
+
+
+class DecimalPlacesChanged(Exception):
+    """A usage type has other decimal places already, and they can never change."""
+
+
+class StalePlan(Exception):
+    """The plan has a newer version than the one that the caller saw."""
+
+
+async def put_plan(
+    pool: db.Pool, plan: Plan, *, actor: str, now: datetime, if_version: int | None, default: str
+) -> int:
+    """A new version of the plan, unless the newest says the same; its number. Subscriptions stay
+    on theirs; accounts without one follow the `default` tier to its newest version. Raises
+    `StalePlan`, `ledger.domain.plan_problems.PlanError`."""
+    async with pool.acquire() as connection, connection.transaction():
+        await store.catalogue.lock_catalogue(connection)
+        check(plan, await store.usage_types(connection))
+        newest, old = await store.plan(connection, plan.tier) or (0, None)
+        if if_version not in (None, newest):
+            raise StalePlan
+        if old == plan:
+            return newest
+        await store.catalogue.insert_plan(connection, newest + 1, plan)
+        details = {"plan_tier": plan.tier, "plan_version": newest + 1}
+        await store.insert_audit_event(connection, "plan_changed", actor, details, now)
+        if plan.tier == default:
+            await reload.owe(connection)
+        return newest + 1
+
+
+async def put_usage_type(
+    pool: db.Pool, name: str, decimal_places: int, about: str, *, actor: str, now: datetime
+) -> None:
+    """Raises `DecimalPlacesChanged`."""
+    async with pool.acquire() as connection, connection.transaction():
+        if not await store.catalogue.put_usage_type(connection, name, decimal_places, about):
+            raise DecimalPlacesChanged
+        details = {"usage_type": name, "decimal_places": decimal_places}
+        await store.insert_audit_event(connection, "usage_type_changed", actor, details, now)
 
 
 async def load_shipped(connection: db.Executor) -> None:

@@ -9,7 +9,7 @@ from itertools import takewhile
 
 import structlog
 
-from ledger import clock, db, store
+from ledger import clock, db, reload, store
 from ledger.cycle import Cycle
 from ledger.drain import Drain
 from ledger.reconcile import Reconciler
@@ -99,10 +99,12 @@ async def _reconcile(
 
 
 async def _supersede(settings: Settings, connection: db.Connection, redis: Redis) -> Once:
-    superseder = Superseder(Scripts(redis), settings.default_tier, settings.partitions)
+    scripts = Scripts(redis)
+    superseder = Superseder(scripts, settings.default_tier, settings.partitions)
 
     async def once() -> float:
         await superseder.run_once(connection)
+        await reload.run_once(connection, redis, scripts, settings.partitions)
         return SUPERSEDE_S
 
     return once

@@ -22,3 +22,6 @@ UPDATE outbox SET awaits = $2 WHERE outbox_id = $1 AND done_at IS NULL;
 UPDATE outbox SET awaits = array_remove(awaits, $2),
     done_at = CASE WHEN array_remove(awaits, $2) = '{}' THEN NOW() END
 WHERE outbox_id = $1 AND done_at IS NULL;
+
+-- name: done_outbox_after
+UPDATE outbox SET done_at = CASE WHEN attempts >= $2 THEN NOW() END WHERE outbox_id = $1;

@@ -3,7 +3,7 @@
 A module here stands beside the ``.sql`` file of its name; `records` has none, as it writes by COPY.
 """
 
-from ledger.store import invoices, outbox, subscriptions
+from ledger.store import catalogue, invoices, outbox, subscriptions
 from ledger.store.backup import (
     Position,
     applied_migrations,
@@ -114,6 +114,7 @@ __all__ = [
     "applied_migrations",
     "audit_heads",
     "bump_revision",
+    "catalogue",
     "claim_keys",
     "claim_reconcile",
     "clock_offset",

@@ -67,6 +67,48 @@ async def newest_plan(db: Executor, tier: str) -> PlanVersion | None:
     )
 
 
+async def plans(db: Executor) -> list[tuple[int, Plan]]:
+    """The newest version of every plan, with its number."""
+    return [(row["version"], _plan(row)) for row in await db.fetch(QUERIES["plans"])]
+
+
+async def lock_catalogue(db: Executor) -> None:
+    """Nobody else makes a plan version until this transaction ends."""
+    await db.execute(QUERIES["lock_catalogue"])
+
+
+async def insert_plan(db: Executor, version: int, plan: Plan) -> None:
+    await db.execute(
+        QUERIES["insert_plan"],
+        plan.tier,
+        version,
+        plan.name,
+        plan.currency,
+        plan.interval,
+        Decimal(plan.base_fee),
+        plan.trial_days,
+        plan.premium,
+        msgspec.json.encode(plan.entitlements).decode(),
+        msgspec.json.encode(plan.prices).decode(),
+    )
+
+
+class UsageType(msgspec.Struct, frozen=True):
+    usage_type: str
+    decimal_places: int
+    description: str
+
+
+async def list_usage_types(db: Executor) -> list[UsageType]:
+    return [UsageType(**dict(row)) for row in await db.fetch(QUERIES["list_usage_types"])]
+
+
+async def put_usage_type(db: Executor, name: str, decimal_places: int, about: str) -> bool:
+    """Makes it, or changes what is said about it; whether its decimal places are these."""
+    found = await db.fetchval(QUERIES["put_usage_type"], name, decimal_places, about)
+    return found is not None
+
+
 def _plan(row: Mapping[str, Any]) -> Plan:
     return Plan(
         tier=row["plan_tier"],

@@ -23,6 +23,11 @@ async def claim(db: Executor, outbox_id: int, for_s: int) -> str | None:
     return payload
 
 
+async def done_after(db: Executor, outbox_id: int, times: int) -> None:
+    """It has been done once more, and so many times are enough."""
+    await db.execute(QUERIES["done_outbox_after"], outbox_id, times)
+
+
 async def await_partitions(db: Executor, outbox_id: int, partitions: Iterable[int]) -> None:
     """Done once a control entry of each of these partitions is drained."""
     await db.execute(QUERIES["await_outbox"], outbox_id, list(partitions))

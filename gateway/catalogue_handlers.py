@@ -1,0 +1,43 @@
+"""HTTP in, HTTP out, of the catalogue: one method per route of the table."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gateway.auth import Authenticator
+from gateway.catalogue import Catalogue
+from gateway.http import body_of, caller, json_answer
+
+
+class CatalogueHandlers:
+    def __init__(self, authenticator: Authenticator, catalogue: Catalogue) -> None:
+        self._authenticator = authenticator
+        self._catalogue = catalogue
+
+    async def list_plans(self, request: web.Request) -> web.Response:
+        return json_answer(await self._catalogue.plans(caller(self._authenticator, request)))
+
+    async def read_plan(self, request: web.Request) -> web.Response:
+        principal = caller(self._authenticator, request)
+        body, headers = await self._catalogue.plan(principal, request.match_info["tier"])
+        return json_answer(body, headers=headers)
+
+    async def put_plan(self, request: web.Request) -> web.Response:
+        principal = caller(self._authenticator, request)
+        body, headers = await self._catalogue.put_plan(
+            principal,
+            request.match_info["tier"],
+            await body_of(request),
+            request.headers.get("If-Match"),
+        )
+        return json_answer(body, headers=headers)
+
+    async def list_usage_types(self, request: web.Request) -> web.Response:
+        return json_answer(await self._catalogue.usage_types(caller(self._authenticator, request)))
+
+    async def put_usage_type(self, request: web.Request) -> web.Response:
+        principal = caller(self._authenticator, request)
+        name = request.match_info["usage_type"]
+        return json_answer(
+            await self._catalogue.put_usage_type(principal, name, await body_of(request))
+        )
