@@ -8,6 +8,7 @@
   and `subscription_answers`
 - invoices: `invoice_handlers` takes the routes, `invoices` answers in words of `invoice_messages`
 - plans and usage types: `catalogue_handlers`, `catalogue`, `catalogue_messages`
+- `test_clock` (by `test_clock_handlers`) moves the time, in tests
 - its way to Redis: `admission`, `lane`, `fair` for what has to wait, and `lookback` after a new
   connection
 - what it says: `messages`, `problems`, `limits`, `metrics`, `openapi`

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
 from typing import NamedTuple
 
 import structlog
@@ -31,10 +32,12 @@ from gateway.routes import ROUTES
 from gateway.subscription_changes import SubscriptionChanges
 from gateway.subscription_handlers import SubscriptionHandlers
 from gateway.subscriptions import Subscriptions
+from gateway.test_clock import TestClock
+from gateway.test_clock_handlers import ClockHandlers
 from gateway.usage import Usage
 from gateway.usage_list import UsageLists
 from gateway.usage_types import UsageTypes
-from ledger import clock, db, durability
+from ledger import clock, db, durability, service_time
 from ledger.durability import Look, Watch
 from ledger.entitlements import Loader
 from ledger.settings import Settings
@@ -119,7 +122,11 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
     quotas = Quotas(admission, accounts, usage_types)
     superseder = Superseder(scripts, settings.default_tier, settings.partitions)
     backlog = Backlog(settings.undrained_cap)
-    subscriptions = Subscriptions(accounts, pool, settings.default_tier)
+
+    async def now() -> datetime:
+        return await service_time.now(pool) if settings.test_clock else clock.now()
+
+    subscriptions = Subscriptions(accounts, pool, settings.default_tier, now)
     handlers = (
         Handlers(
             authenticator,
@@ -128,16 +135,19 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
             quotas,
             Probes(redis, pool, settings.partitions, watch, backlog, must_keep=must_keep),
         ),
+        ClockHandlers(authenticator, TestClock(settings)),
         CatalogueHandlers(authenticator, Catalogue(pool, usage_types, settings.default_tier)),
         InvoiceHandlers(authenticator, Invoices(accounts, pool, subscriptions)),
         SubscriptionHandlers(
             authenticator,
             subscriptions,
-            SubscriptionChanges(accounts, Lifecycle(pool, superseder, settings.invoice_grace)),
+            SubscriptionChanges(accounts, Lifecycle(pool, superseder, settings.invoice_grace), now),
         ),
     )
     app = web.Application(middlewares=[_answer_problems], client_max_size=MAX_BODY)
     for route in ROUTES:
+        if route.test_only and not settings.test_clock:
+            continue
         [handler] = [getattr(one, route.name) for one in handlers if hasattr(one, route.name)]
         app.router.add_route(route.method, route.path, handler, name=route.name)
 

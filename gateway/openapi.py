@@ -13,11 +13,12 @@ from gateway.routes import ROUTES, Route
 
 _REF = "#/components/schemas/{name}"
 _EVERYWHERE = (401, 403, 500, 503)
+_DOCUMENTED = [route for route in ROUTES if not route.test_only]
 
 
 def document(version: str) -> dict[str, Any]:
     """The OpenAPI 3.1 document of this version."""
-    kinds = [kind for route in ROUTES for kind in _kinds(route)]
+    kinds = [kind for route in _DOCUMENTED for kind in _kinds(route)]
     _, schemas = msgspec.json.schema_components(
         [*kinds, messages.ProblemDocument, messages.UsageRequest, messages.BatchResult],
         ref_template=_REF,
@@ -93,7 +94,7 @@ def _numbers(schema: Any) -> None:
 
 def _paths() -> dict[str, Any]:
     paths: dict[str, Any] = {}
-    for route in ROUTES:
+    for route in _DOCUMENTED:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     return paths
 

@@ -14,6 +14,7 @@ from gateway import invoice_messages as invoices
 from gateway import messages
 from gateway import subscription_messages as subscriptions
 from gateway.probes import Ready
+from gateway.test_clock import ClockAnswer, ClockRequest
 from ledger.domain.plan import Plan
 
 BASE = "/api/v1/billing"
@@ -32,6 +33,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[str, ...] = ()
     refuses: tuple[int, ...] = ()  # problems beyond 401, 403, 500 and 503
     public: bool = False  # needs no token
+    test_only: bool = False  # with TEST_CLOCK
 
 
 def _action(verb: str, summary: str, takes: Any) -> Route:
@@ -216,6 +218,16 @@ ROUTES: tuple[Route, ...] = (
         query=invoices.PageQuery,
         answers={200: messages.UsageList},
         refuses=(400, 404),
+    ),
+    Route(
+        method="POST",
+        path=f"{BASE}/test-clock",
+        name="advance_clock",
+        summary="Move the service's time forward and do what falls due",
+        takes=ClockRequest,
+        answers={200: ClockAnswer},
+        refuses=(400, 408, 409, 413, 415),
+        test_only=True,
     ),
     Route(
         method="GET",

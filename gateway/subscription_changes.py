@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfoNotFoundError
@@ -22,7 +23,7 @@ from gateway.subscription_messages import (
     change_decoder,
     create_decoder,
 )
-from ledger import clock, db
+from ledger import db
 from ledger.domain.period import zone
 from ledger.domain.plan import Scope
 from ledger.domain.subscription import NotAllowed
@@ -39,18 +40,21 @@ from ledger.subscriptions import (
 )
 
 T = TypeVar("T")
+Now = Callable[[], Awaitable[datetime]]
+"""The service's time; see `ledger.service_time`."""
 _ETAG = re.compile(r'"([0-9]{1,18})"\Z')
 
 
 class SubscriptionChanges:
-    def __init__(self, accounts: Accounts, subscriptions: Subscriptions) -> None:
+    def __init__(self, accounts: Accounts, subscriptions: Subscriptions, now: Now) -> None:
         self._accounts = accounts
         self._subscriptions = subscriptions
+        self._now = now
 
     async def create(self, principal: Principal, body: bytes) -> tuple[bytes, dict[str, str]]:
         """`POST /subscriptions`."""
         principal.reach(Action.CHANGE)
-        asked, now = decode(create_decoder, body), clock.now()
+        asked = decode(create_decoder, body)
         user_id = self._accounts.identify(asked.user_id, "user_id")
         scope: Scope = "user" if asked.scope is UNSET else asked.scope
         address = self._address(scope, user_id, _given(asked.organization_id))
@@ -64,14 +68,14 @@ class SubscriptionChanges:
                 address,
                 asked.plan_tier,
                 actor=principal.subject,
-                now=now,
+                now=(now := await _told(self._now())),
                 start=_given(asked.start),
                 trial_days=_given(asked.trial_days),
                 timezone=timezone,
             )
         )
         self._accounts.forget(user_id)
-        return _answer(outcome)
+        return _answer(outcome, now)
 
     async def act(
         self,
@@ -92,15 +96,15 @@ class SubscriptionChanges:
                 address,
                 wish,
                 actor=principal.subject,
-                now=clock.now(),
+                now=(now := await _told(self._now())),
                 if_version=version_of(if_match),
                 preview=only_shown,
             )
         )
         if only_shown:
-            return encoder.encode(preview(outcome, clock.now())), {}
+            return encoder.encode(preview(outcome, now)), {}
         self._accounts.forget(user_id)
-        return _answer(outcome)
+        return _answer(outcome, now)
 
     def _address(self, scope: Scope, user_id: UUID, organization: str | None) -> Address:
         organization_id = self._accounts.optional(organization, Kind.INVALID_REQUEST)
@@ -109,8 +113,8 @@ class SubscriptionChanges:
         return Address(scope, user_id, organization_id)
 
 
-def _answer(outcome: Outcome) -> tuple[bytes, dict[str, str]]:
-    body = encoder.encode(shown(outcome.subscription, clock.now()))
+def _answer(outcome: Outcome, now: datetime) -> tuple[bytes, dict[str, str]]:
+    body = encoder.encode(shown(outcome.subscription, now))
     return body, {"ETag": f'"{outcome.subscription.version}"'}
 
 
@@ -137,6 +141,13 @@ def version_of(if_match: str | None) -> int | None:
     if found is None:
         raise Problem(Kind.STALE, "If-Match is no ETag of ours")
     return int(found[1])
+
+
+async def _told(now: Awaitable[datetime]) -> datetime:
+    try:
+        return await now
+    except db.UNAVAILABLE:
+        raise unavailable("the ledger's database does not answer") from None
 
 
 async def _done(work: Awaitable[Outcome]) -> Outcome:

@@ -11,6 +11,7 @@ from gateway.known import knowing
 from gateway.messages import encoder
 from gateway.problems import Kind, Problem, unavailable
 from gateway.subscription_answers import entry, period, shown
+from gateway.subscription_changes import Now
 from gateway.subscription_messages import (
     HistoryAnswer,
     HistoryQuery,
@@ -19,7 +20,7 @@ from gateway.subscription_messages import (
     SubscriptionListQuery,
     SubscriptionQuery,
 )
-from ledger import clock, db, store
+from ledger import db, store
 from ledger.domain.period import calendar_month
 from ledger.domain.subscription import ENDED
 from ledger.store.subscriptions import Subscription
@@ -29,17 +30,18 @@ from lua.keys import Account
 class Subscriptions:
     """The subscription routes, free of HTTP."""
 
-    def __init__(self, accounts: Accounts, pool: db.Pool, default_tier: str) -> None:
+    def __init__(self, accounts: Accounts, pool: db.Pool, default_tier: str, now: Now) -> None:
         self._accounts = accounts
         self._pool = pool
         self._default_tier = default_tier
+        self._now = now
 
     async def read(
         self, principal: Principal, user: str, query: SubscriptionQuery
     ) -> tuple[bytes, dict[str, str]]:
         """`GET /subscription/{user_id}`: the live one, or the implicit default; with its ETag."""
-        now = clock.now()
         try:
+            now = await self._now()
             account = await self._account(principal, user, query)
             found = await self._found(principal, account, query)
             answer = shown(found, now) if found else None
@@ -94,9 +96,9 @@ class Subscriptions:
             found = await store.subscriptions.page(
                 self._pool, organization, query.status, before, query.limit + 1
             )
+            now = await self._now()
         except db.UNAVAILABLE:
             raise unavailable("the ledger's database does not answer") from None
-        now = clock.now()
         data = [shown(one, now) for one in found[: query.limit]]
         return encoder.encode(SubscriptionList(data=data, has_more=len(found) > query.limit))
 

@@ -9,7 +9,7 @@ from itertools import takewhile
 
 import structlog
 
-from ledger import clock, db, reload, store
+from ledger import clock, db, reload, service_time, store
 from ledger.cycle import Cycle
 from ledger.drain import Drain
 from ledger.reconcile import Reconciler
@@ -120,7 +120,7 @@ async def _cycle(settings: Settings, connection: db.Connection, redis: Redis) ->
     )
 
     async def once() -> float:
-        return 0 if await cycle.run_once(clock.now()) else CYCLE_S
+        return 0 if await cycle.run_once(await service_time.now(connection)) else CYCLE_S
 
     return once
 

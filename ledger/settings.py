@@ -47,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     undrained_cap: int = 1_000_000
     invoice_grace_seconds: int = 3600
     invoice_park_above: Decimal = Decimal(100_000)
+    test_clock: bool = False
     auth_audience: str = "billing"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -83,11 +84,14 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         undrained_cap=read.integer("UNDRAINED_CAP", 1_000_000, 1, 1_000_000_000),
         invoice_grace_seconds=read.integer("INVOICE_GRACE_SECONDS", 3600, 0, 7 * 86400),
         invoice_park_above=Decimal(read.integer("INVOICE_PARK_ABOVE", 100_000, 1, 10**12)),
+        test_clock=read.boolean("TEST_CLOCK", False),
         auth_audience=read.text("AUTH_AUDIENCE", "billing"),
         log_level=read.choice(  # type: ignore[arg-type]
             "LOG_LEVEL", "info", ("debug", "info", "warning", "error")
         ),
     )
+    if settings.test_clock and not settings.is_dev:
+        raise SettingError("TEST_CLOCK", "is never for production: time there is what it is")
     if not settings.is_dev:
         raise SettingError(
             "BILLING_ENV", "production needs tokens of an auth service, not verified yet; use dev"

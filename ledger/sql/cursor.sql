@@ -63,3 +63,6 @@ UPDATE stream_cursor SET last_id = $2, drained = $3, updated_at = NOW() WHERE pa
 
 -- name: clock_offset
 SELECT offset_ms FROM service_clock;
+
+-- name: advance_clock
+UPDATE service_clock SET offset_ms = $1 WHERE offset_ms <= $1 RETURNING offset_ms;

@@ -25,6 +25,7 @@ from ledger.store.catalogue import (
 from ledger.store.cursor import (
     Cursor,
     Lease,
+    advance_clock,
     advance_cursor,
     bump_revision,
     clock_offset,
@@ -109,6 +110,7 @@ __all__ = [
     "WrongTotal",
     "add_billable",
     "add_totals",
+    "advance_clock",
     "advance_cursor",
     "answers",
     "applied_migrations",

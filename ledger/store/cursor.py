@@ -110,3 +110,8 @@ async def bump_revision(db: Executor, partition: int) -> int:
 
 async def clock_offset(db: Executor) -> int:
     return int(await db.fetchval(QUERIES["clock_offset"]))
+
+
+async def advance_clock(db: Executor, offset_ms: int) -> bool:
+    """Whether the test clock could be set so far ahead: it never goes back."""
+    return await db.fetchval(QUERIES["advance_clock"], offset_ms) is not None

@@ -30,7 +30,7 @@ async def test_every_route_is_in_it_and_nothing_else(document: dict[str, Any]) -
         for path, operations in document["paths"].items()
         for method in operations
     }
-    assert listed == {(route.method, route.path) for route in ROUTES}
+    assert listed == {(one.method, one.path) for one in ROUTES if not one.test_only}
 
 
 async def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
