@@ -92,28 +92,13 @@ async def one_row_per_id(sql: db.Connection) -> list[str]:
 
 
 async def totals_are_sums(sql: db.Connection) -> list[str]:
-    """The running totals of every subject are the sums of its rows."""
-    differing = await sql.fetch(
-        """
-        WITH counted AS (
-            SELECT CASE WHEN organization_id IS NULL THEN 'user:' || user_id
-                        ELSE 'org:' || organization_id || ':user:' || user_id END AS subject,
-                   usage_type, quota_period, quantity FROM usage_records
-            UNION ALL
-            SELECT 'org:' || organization_id, usage_type, pool_period, quantity
-            FROM usage_records WHERE organization_id IS NOT NULL),
-        summed AS (SELECT subject, usage_type, quota_period, SUM(quantity) AS quantity,
-                          COUNT(*) AS records FROM counted GROUP BY 1, 2, 3)
-        SELECT subject, usage_type
-        FROM summed FULL JOIN usage_totals t USING (subject, usage_type, quota_period)
-        WHERE summed.quantity IS DISTINCT FROM t.quantity
-           OR summed.records IS DISTINCT FROM t.records
-        """
-    )
-    return _line(
-        "totals are not the sums of their rows",
-        [f"{row['subject']} {row['usage_type']}" for row in differing],
-    )
+    """The running totals of every subject, and of what is to be invoiced, are the sums of rows."""
+    totals = [f"{one.subject} {one.usage_type}" for one in await store.wrong_totals(sql)]
+    payers = [f"{one.subscription_id} {one.usage_type}" for one in await store.billable.wrong(sql)]
+    return [
+        *_line("totals are not the sums of their rows", totals),
+        *_line("I6: what is to be invoiced is not the sum of its rows", payers),
+    ]
 
 
 async def redis_counts_what_the_ledger_does(system: System, undrained: Entries) -> list[str]:

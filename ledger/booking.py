@@ -123,7 +123,7 @@ class Booking:
         await store.insert_records(self._connection, partition, first, records, self.usage_types)
         await store.add_totals(self._connection, _totals(records))
         if billable := _billable(records):
-            await store.add_billable(self._connection, partition, billable)
+            await store.billable.add(self._connection, partition, billable)
         last = first + len(records) - 1
         head = seal(self.head, records)
         await store.insert_seal(

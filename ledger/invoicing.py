@@ -121,7 +121,7 @@ class Invoicing:
         tz = zone(self._stored.timezone)
         found = await store.invoices.records(
             self._db,
-            self._stored.subscription_id,
+            self._stored,
             one,
             terms.period.start - EARLIEST,
             terms.period.end + LATEST,

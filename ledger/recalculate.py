@@ -1,4 +1,5 @@
-"""`./run recalculate`: makes the quotas of a user or an organisation anew from the rows.
+"""`./run recalculate`: makes the quotas of a user or an organisation anew from the rows, and what
+it is to be invoiced for.
 
 Under live traffic: totals are set while the partition's cursor row is held, so that no drain adds
 to them meanwhile; the quota is then unloaded, and the next request loads it from what is right.
@@ -14,7 +15,7 @@ from uuid import UUID
 from ledger import clock, store
 from ledger.db import Connection
 from ledger.reconcile.counters import Counters
-from ledger.reconcile.rows import total_words, wrong_totals_of
+from ledger.reconcile.rows import billable_words, total_words, wrong_totals_of
 from lua import keys
 from lua.scripts import Connection as Redis
 from lua.scripts import Scripts
@@ -55,6 +56,10 @@ async def recalculate(
             await scripts.unload(partition, chunk, revision=revision)
             result.subjects += chunk
             result.wrong += wrong
+    for partition in sorted(
+        {one.partition for one in await store.billable.wrong(connection, identifier)}
+    ):
+        result.wrong += await _set_billable(connection, partition, identifier, actor)
     return result
 
 
@@ -74,6 +79,30 @@ async def _set_totals(
             connection, "quota_recalculated", actor, details, clock.now()
         )
         return await store.bump_revision(connection, partition)
+
+
+async def _set_billable(
+    connection: Connection, partition: int, payer: UUID, actor: str
+) -> list[str]:
+    """Makes what is to be invoiced what the rows of a partition say; what did not agree. No quota
+    depends on it."""
+    async with connection.transaction():
+        await store.hold_cursor(connection, partition)
+        found = await store.billable.wrong(connection, payer)
+        found = [one for one in found if one.partition == partition]
+        for one in found:
+            await store.billable.put(connection, one)
+        wrong = [billable_words(one) for one in found]
+        mended = {one.subscription_id for one in found}
+        await store.forget_findings(connection, partition, [], sorted(mended))
+        await store.insert_audit_event(
+            connection,
+            "billable_recalculated",
+            actor,
+            {"partition": partition, "wrong": wrong},
+            clock.now(),
+        )
+    return wrong
 
 
 async def _by_partition(

@@ -73,6 +73,7 @@ class Reconciler:
             if reports[-1].skipped:
                 skipped.add(partition)
         reports.append(await rows.check_totals(self._connection))
+        reports.append(await rows.check_billable(self._connection))
         reports.append(await rows.check_hashes(self._connection))
         report = merged(reports)
         for partition, position in through.items():

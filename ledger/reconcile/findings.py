@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from uuid import UUID
 
 import msgspec
 
@@ -12,19 +13,22 @@ INVARIANTS: Mapping[str, str] = {
     "I3": "Redis and the totals count what the rows say",
     "I4": "no hard limit was passed",
     "I5": "counters go on from record to record",
+    "I6": "what is to be invoiced is what the rows say",
     "I9": "seals cover every row and follow each other",
 }
 
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One disagreement. `subject`: whose counter or total it is. `partition` None: a total, of
-    which the ledger has one whatever its partitions are."""
+    """One disagreement. `subject`: whose counter or total it is; `subscription_id`: to whom it
+    would be invoiced. `partition` None: a total, of which the ledger has one whatever its
+    partitions are."""
 
     invariant: str
     what: str
     partition: int | None = None
     repaired: bool = False
     subject: str | None = None
+    subscription_id: UUID | None = None
 
     @property
     def is_counter(self) -> bool:

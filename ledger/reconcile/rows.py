@@ -43,6 +43,16 @@ async def check_totals(db: Executor) -> Report:
     return Report({}, bounded([total_finding(one) for one in wrong]), [])
 
 
+async def check_billable(db: Executor) -> Report:
+    """What is to be invoiced against the sums of all rows."""
+    wrong = await store.billable.wrong(db)
+    findings = [
+        Finding("I6", billable_words(one), one.partition, subscription_id=one.subscription_id)
+        for one in wrong
+    ]
+    return Report({"I6": await store.billable.count(db)}, bounded(findings), [])
+
+
 async def check_hashes(connection: Connection) -> Report:
     """Every seal's hash against its rows: what was edited since."""
     _, broken = await Chains().verify(connection)
@@ -62,6 +72,14 @@ def total_words(one: store.WrongTotal) -> str:
     return (
         f"{one.subject} {one.usage_type} since {one.quota_period:%Y-%m-%d}: "
         f"the total says {one.found.normalize():f}, the rows {one.expected.normalize():f}"
+    )
+
+
+def billable_words(one: store.billable.WrongBillable) -> str:
+    return (
+        f"subscription {one.subscription_id}, {one.usage_type} of {one.billing_period} on "
+        f"{one.plan_tier} version {one.plan_version}: {one.found.normalize():f} are to be "
+        f"invoiced, the rows say {one.expected.normalize():f}"
     )
 
 

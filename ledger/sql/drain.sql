@@ -25,19 +25,6 @@ ON CONFLICT (subject, usage_type, quota_period) DO UPDATE
 SET quantity = usage_totals.quantity + EXCLUDED.quantity,
     records = usage_totals.records + EXCLUDED.records;
 
--- name: add_billable
--- The subscription's rows of one partition: no two transactions share any.
-INSERT INTO billable_usage AS b (partition, subscription_id, billing_period, plan_tier, plan_version,
-                                 usage_type, quantity, records)
-SELECT $1, a.subscription_id::UUID, a.billing_period, a.plan_tier, a.plan_version, a.usage_type,
-       SUM(a.units * t.unit), SUM(a.records)
-FROM unnest($2::TEXT[], $3::DATE[], $4::TEXT[], $5::INTEGER[], $6::TEXT[], $7::BIGINT[], $8::BIGINT[])
-     AS a (subscription_id, billing_period, plan_tier, plan_version, usage_type, units, records)
-JOIN usage_types t ON t.usage_type = a.usage_type
-GROUP BY 2, 3, 4, 5, 6
-ON CONFLICT (subscription_id, billing_period, plan_tier, plan_version, usage_type, partition) DO UPDATE
-SET quantity = b.quantity + EXCLUDED.quantity, records = b.records + EXCLUDED.records;
-
 -- name: insert_seal
 INSERT INTO audit_seals (partition, first_position, last_position, records, previous, head)
 VALUES ($1, $2, $3, $4, $5, $6);

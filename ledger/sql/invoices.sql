@@ -50,9 +50,11 @@ GROUP BY 1, 2, 3, 4, b.measured, b.billable, b.positions
 ORDER BY 1, 2, 3, 4;
 
 -- name: measured_records
+-- Of the user or the organization that pays: an index knows them, and none a subscription.
 SELECT usage_id, user_id, occurred_at, quantity, reversal_of FROM usage_records
 WHERE subscription_id = $1 AND billing_period = $2 AND plan_tier = $3 AND plan_version = $4
   AND usage_type = $5 AND recorded_at >= $6 AND recorded_at < $7
+  AND (user_id = $8 OR organization_id = $9)
 ORDER BY recorded_at, usage_id;
 
 -- name: take_pending_lines
@@ -80,7 +82,9 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14);
 INSERT INTO invoice_line_usage (line_id, partition, after_position, through) VALUES ($1, $2, $3, $4);
 
 -- name: note_billed
-INSERT INTO billed_usage VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+INSERT INTO billed_usage (subscription_id, billing_period, plan_tier, plan_version, usage_type, measured,
+                          billable, positions)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 ON CONFLICT (subscription_id, billing_period, plan_tier, plan_version, usage_type) DO UPDATE
 SET measured = EXCLUDED.measured, billable = EXCLUDED.billable, positions = EXCLUDED.positions;
 
@@ -104,14 +108,19 @@ ORDER BY created_at DESC, period_end DESC, invoice_id DESC LIMIT $8;
 SELECT recorded_at FROM usage_records WHERE usage_id = $1;
 
 -- name: line_usage
--- The records a line is about, newest first.
+-- The records a line is about, newest first. Of who pays, and not of the months before the period: its
+-- places alone are those of everybody in the partition.
 SELECT r.* FROM invoice_lines l
 JOIN invoices i ON i.invoice_id = l.invoice_id
+JOIN subscriptions s ON s.subscription_id = i.subscription_id
 JOIN invoice_line_usage u ON u.line_id = l.line_id
 JOIN usage_records r ON r.partition = u.partition
     AND r.position > u.after_position AND r.position <= u.through
     AND r.subscription_id = i.subscription_id AND r.billing_period = l.billing_period
     AND r.plan_tier = l.plan_tier AND r.plan_version = l.plan_version AND r.usage_type = l.usage_type
+    AND (r.user_id = CASE s.scope WHEN 'user' THEN s.user_id END
+      OR r.organization_id = CASE s.scope WHEN 'organization' THEN s.organization_id END)
+    AND r.recorded_at >= l.period_start - INTERVAL '1 hour'
 WHERE l.line_id = $1 AND l.invoice_id = $2
   AND ($3::TIMESTAMPTZ IS NULL OR (r.recorded_at, r.usage_id) < ($3, $4::UUID))
 ORDER BY r.recorded_at DESC, r.usage_id DESC LIMIT $5;

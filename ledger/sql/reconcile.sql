@@ -13,11 +13,13 @@ SET position = $3, findings = $4, checked_at = CASE WHEN $5 THEN NOW() ELSE chec
 WHERE partition = $1 AND claimed_at = $2;
 
 -- name: forget_findings
--- What was told of these subjects is mended. A look under way does not know that: it is not noted.
+-- What was told of these subjects and subscriptions is mended. A look under way does not know that:
+-- it is not noted.
 UPDATE reconcile_state
 SET claimed_at = GREATEST(NOW(), claimed_at + INTERVAL '1 microsecond'), findings = (
     SELECT COALESCE(jsonb_agg(f), '[]') FROM jsonb_array_elements(findings) AS f
-    WHERE f ->> 'subject' IS NULL OR f ->> 'subject' <> ALL($2::TEXT[]))
+    WHERE COALESCE(f ->> 'subject' <> ALL($2::TEXT[]), TRUE)
+      AND COALESCE(f ->> 'subscription_id' <> ALL($3::TEXT[]), TRUE))
 WHERE partition = $1;
 
 -- name: reconcile_ages
@@ -153,7 +155,8 @@ summed AS (
 SELECT subject, usage_type, quota_period, COALESCE(t.quantity, 0) AS found,
        COALESCE(summed.quantity, 0) AS expected, COALESCE(summed.records, 0)::BIGINT AS records
 FROM summed FULL JOIN usage_totals t USING (subject, usage_type, quota_period)
-WHERE summed.quantity IS DISTINCT FROM t.quantity OR summed.records IS DISTINCT FROM t.records
+WHERE COALESCE(summed.quantity, 0) <> COALESCE(t.quantity, 0)
+   OR COALESCE(summed.records, 0) <> COALESCE(t.records, 0)
 ORDER BY subject, usage_type, quota_period;
 
 -- name: counted
@@ -194,7 +197,8 @@ SELECT usage_type, quota_period, COALESCE(t.quantity, 0) AS found,
        COALESCE(s.quantity, 0) AS expected, COALESCE(s.records, 0)::BIGINT AS records
 FROM summed s FULL JOIN (SELECT * FROM usage_totals WHERE subject = $1) t
      USING (usage_type, quota_period)
-WHERE s.quantity IS DISTINCT FROM t.quantity OR s.records IS DISTINCT FROM t.records
+WHERE COALESCE(s.quantity, 0) <> COALESCE(t.quantity, 0)
+   OR COALESCE(s.records, 0) <> COALESCE(t.records, 0)
 ORDER BY 1, 2;
 
 -- name: set_total

@@ -3,7 +3,7 @@
 A module here stands beside the ``.sql`` file of its name; `records` has none, as it writes by COPY.
 """
 
-from ledger.store import catalogue, invoices, outbox, subscriptions
+from ledger.store import billable, catalogue, invoices, outbox, subscriptions
 from ledger.store.backup import (
     Position,
     applied_migrations,
@@ -51,7 +51,6 @@ from ledger.store.dead_letters import (
 )
 from ledger.store.drain import (
     KnownKey,
-    add_billable,
     add_totals,
     claim_keys,
     ensure_usage_month,
@@ -108,13 +107,13 @@ __all__ = [
     "Position",
     "Seal",
     "WrongTotal",
-    "add_billable",
     "add_totals",
     "advance_clock",
     "advance_cursor",
     "answers",
     "applied_migrations",
     "audit_heads",
+    "billable",
     "bump_revision",
     "catalogue",
     "claim_keys",

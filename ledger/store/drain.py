@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from ledger.db import Executor
-from ledger.domain.usage import Count, Terms, UsageRecord, at_ms
+from ledger.domain.usage import Count, UsageRecord, at_ms
 from ledger.store.queries import QUERIES
 from lua import keys
 
@@ -46,23 +46,6 @@ async def add_totals(db: Executor, totals: Iterable[tuple[str, str, datetime, in
     """Adds (subject, usage_type, quota_period, units, records) to the running totals."""
     columns = list(zip(*sorted(totals), strict=True))
     await db.execute(QUERIES["add_totals"], *(list(column) for column in columns))
-
-
-async def add_billable(
-    db: Executor, partition: int, totals: Iterable[tuple[Terms, date, str, int, int]]
-) -> None:
-    """Adds (terms, billing_period, usage_type, units, records) to what is to be invoiced."""
-    rows = sorted(
-        (terms.subscription_id or b"", period, terms.plan_tier, terms.plan_version, *rest)
-        for terms, period, *rest in totals
-    )
-    payers, *columns = zip(*rows, strict=True)
-    await db.execute(
-        QUERIES["add_billable"],
-        partition,
-        [one.hex() for one in payers],
-        *(list(column) for column in columns),
-    )
 
 
 async def insert_seal(

@@ -16,6 +16,7 @@ from ledger.domain.line import Line, LineKind
 from ledger.domain.plan import Scope
 from ledger.domain.proration import Advance
 from ledger.store.queries import QUERIES
+from ledger.store.subscriptions import Subscription
 
 Kind = Literal["opening", "period", "final"]
 InvoiceStatus = Literal["draft", "open", "paid", "void", "uncollectible"]
@@ -161,18 +162,20 @@ async def to_bill(db: Executor, subscription_id: UUID) -> list[ToBill]:
 
 
 async def records(
-    db: Executor, subscription_id: UUID, one: ToBill, since: datetime, until: datetime
+    db: Executor, payer: Subscription, one: ToBill, since: datetime, until: datetime
 ) -> list[Record]:
     """The records behind a total, recorded in `[since, until)`, in the ledger's order."""
     rows = await db.fetch(
         QUERIES["measured_records"],
-        subscription_id,
+        payer.subscription_id,
         one.billing_period,
         one.plan_tier,
         one.plan_version,
         one.usage_type,
         since,
         until,
+        payer.user_id if payer.scope == "user" else None,
+        payer.organization_id if payer.scope == "organization" else None,
     )
     return [Record(**dict(row)) for row in rows]
 

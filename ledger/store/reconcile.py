@@ -52,9 +52,12 @@ async def note_reconcile(
     )
 
 
-async def forget_findings(db: Executor, partition: int, subjects: Sequence[str]) -> None:
-    """Takes back what was told of these subjects, which has been mended."""
-    await db.execute(QUERIES["forget_findings"], partition, subjects)
+async def forget_findings(
+    db: Executor, partition: int, subjects: Sequence[str], subscriptions: Sequence[UUID] = ()
+) -> None:
+    """Takes back what was told of these subjects and subscriptions, which has been mended."""
+    payers = [str(one) for one in subscriptions]
+    await db.execute(QUERIES["forget_findings"], partition, subjects, payers)
 
 
 async def reconcile_ages(db: Executor) -> dict[int, int]:

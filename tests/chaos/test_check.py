@@ -133,6 +133,10 @@ DAMAGE: list[tuple[str, Callable[[Service, Told], Awaitable[Any]]]] = [
     ("totals", sql(f"UPDATE usage_records SET quantity = 1 WHERE usage_id = {LAST}")),
     ("I3", one_unit_more_in_redis),
     ("I3", one_unit_less_in_redis),
+    (
+        "I6",
+        sql("INSERT INTO billable_usage VALUES (gen_random_uuid(), NOW(), 'pro', 1, 'x', 0, 1, 1)"),
+    ),
     ("I3", sql("UPDATE usage_totals SET quantity = quantity - 2 WHERE subject LIKE '%user%'")),
     ("I4", sql(f"UPDATE usage_records SET used_after = 101 WHERE usage_id = {LAST}")),
     ("I4", sql(f"UPDATE usage_records SET pool_used_after = 151 WHERE usage_id = {LAST}")),

@@ -17,6 +17,7 @@ from gateway import cli
 from gateway.operators import counts, session
 from ledger import logs, settings
 from tests.conftest import Service
+from tests.ledger.plans import allows, organization_on_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -91,6 +92,7 @@ async def test_an_operators_command_in_the_documents_works_as_printed(
 async def test_a_query_in_the_documents_runs_and_shows_the_usage(
     service: Service, document: str, query: str
 ) -> None:
+    await organization_on_plan(service.sql, "b", allows("api_calls", None))
     body = {"user_id": "a", "organization_id": "b", "usage_type": "api_calls", "quantity": 3}
     await service.post("/usage", body)
     await service.drained()

@@ -13,6 +13,7 @@ from gateway.operators import counts, session
 from ledger import logs
 from ledger.domain.ids import dev_uuid
 from ledger.settings import Settings
+from tests.ledger.plans import allows, on_plan
 from tests.reconcile.conftest import Compared
 from tests.reconcile.test_reconcile import add_to_counter, quota_of
 
@@ -37,12 +38,13 @@ async def run(*words: str) -> int:
 async def test_reconcile_says_what_holds(
     compared: Compared, environ: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    await on_plan(compared.sql, "ada", allows("api_calls", "20"))
     await compared.some()
     await compared.service.drained()
     capsys.readouterr()
     assert await run("reconcile") == session.DONE
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["I2", "I3", "I4", "I5", "I9"]
+    assert [line.split()[0] for line in lines] == ["I2", "I3", "I4", "I5", "I6", "I9"]
     assert all("holds" in line for line in lines)
 
 

@@ -78,6 +78,7 @@ async def test_a_total_without_rows_becomes_nothing(compared: Compared) -> None:
     assert await compared.sql.fetch(wrong) != []  # bob's
     await redo(compared, "bob")
     assert await compared.sql.fetch(wrong) == []
+    assert await compared.found() == []
 
 
 async def test_a_total_that_is_gone_is_made_from_the_rows(compared: Compared) -> None:
