@@ -60,13 +60,15 @@ class Invoicing:
         billing_period: date | None,
         prorations: Sequence[Line],
         advance: Advance | None,
+        before: date | None = None,
     ) -> Drafted:
-        """The invoice of a period that is over (None: of none), with what came late for others."""
+        """The invoice of a period that is over (None: of none), with what came late for others, but
+        for those that begin on the day `before` or later."""
         self._stands = await store.invoices.stands(self._db, self._stored.subscription_id)
         used: dict[PlanVersion, dict[str, Decimal]] = defaultdict(dict)
         late: list[Late] = []
         billed: list[tuple[ToBill, Decimal]] = []
-        for one in await store.invoices.to_bill(self._db, self._stored.subscription_id):
+        for one in await store.invoices.to_bill(self._db, self._stored.subscription_id, before):
             if one.measured == one.billed_measured:
                 continue
             version = one.plan_tier, one.plan_version
@@ -159,7 +161,19 @@ async def draft_of(db: Executor, stored: Subscription, period: BillingPeriod) ->
     """The invoice of a billing period; takes over the pending lines of the time before it ended."""
     lines = await store.invoices.take_lines(db, stored.subscription_id, period.lines_before)
     of = period.billing_period if period.kind == "period" else None
-    return await Invoicing(db, stored).draft(of, lines, period.advance)
+    return await Invoicing(db, stored).draft(of, lines, period.advance, _open_from(stored, period))
+
+
+def _open_from(stored: Subscription, period: BillingPeriod) -> date | None:
+    """The first day whose usage another invoice will bill: while this one waited for its close and
+    its grace, the period that follows has begun to be used."""
+    if period.kind == "period":
+        return period.billing_period + timedelta(days=1)
+    if period.kind == "opening":
+        return period.billing_period
+    if stored.period_start is None:
+        return None
+    return stored.period_start.astimezone(zone(stored.timezone)).date()
 
 
 async def upcoming(db: Executor, stored: Subscription, now: datetime) -> Drafted:
