@@ -9,6 +9,7 @@ A crash anywhere is finished by the next look. Of two workers one holds the subs
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID, uuid4
@@ -16,7 +17,7 @@ from uuid import UUID, uuid4
 import structlog
 
 from ledger import store
-from ledger.db import Connection
+from ledger.db import UNAVAILABLE, Connection
 from ledger.domain.invoice import Draft
 from ledger.domain.money import amount_text
 from ledger.invoicing import Drafted, draft_of
@@ -52,10 +53,23 @@ class Cycle:
         """Closes and invoices what is due; how many steps were made."""
         steps = 0
         for subscription_id in await store.invoices.to_close(self._db, now, BATCH):
-            steps += await self._close(subscription_id, now)
+            steps += await self._apart(subscription_id, self._close(subscription_id, now))
         for period_id, subscription_id in await store.invoices.due(self._db, now, BATCH):
-            steps += await self._invoice(period_id, subscription_id, now)
+            work = self._invoice(period_id, subscription_id, now)
+            steps += await self._apart(subscription_id, work)
         return steps
+
+    async def _apart(self, subscription_id: UUID, work: Awaitable[bool]) -> bool:
+        """One subscription that cannot be closed or invoiced must not hold up all others."""
+        try:
+            return await work
+        except UNAVAILABLE:
+            raise
+        except Exception as error:
+            # Never the error's own text: it may quote a row.
+            reason = type(error).__name__
+            log.error("not_billed", subscription_id=str(subscription_id), reason=reason)
+            return False
 
     async def _close(self, subscription_id: UUID, now: datetime) -> bool:
         async with self._db.transaction():
@@ -64,7 +78,7 @@ class Cycle:
                 return False
             owed = await roll(self._db, stored, now, self._grace)
         for outbox_id in owed:
-            await self._superseder.send(self._db, outbox_id)
+            await self._superseder.reach(self._db, outbox_id)
         return bool(owed)
 
     async def _invoice(self, period_id: UUID, subscription_id: UUID, now: datetime) -> bool:

@@ -58,20 +58,18 @@ class Invoicing:
     async def draft(
         self,
         billing_period: date | None,
-        before: date,
         prorations: Sequence[Line],
         advance: Advance | None,
+        before: date | None,
     ) -> Drafted:
-        """The invoice of a period that is over (None: of none), with what came late for others that
-        began `before` a day: usage of a period that runs waits for its own invoice."""
+        """The invoice of a period that is over (None: of none), with what came late for others, but
+        for those that begin on the day `before` or later."""
         self._stands = await store.invoices.stands(self._db, self._stored.subscription_id)
         used: dict[PlanVersion, dict[str, Decimal]] = defaultdict(dict)
         late: list[Late] = []
         billed: list[tuple[ToBill, Decimal]] = []
-        for one in await store.invoices.to_bill(self._db, self._stored.subscription_id):
+        for one in await store.invoices.to_bill(self._db, self._stored.subscription_id, before):
             if one.measured == one.billed_measured:
-                continue
-            if one.billing_period != billing_period and one.billing_period >= before:
                 continue
             version = one.plan_tier, one.plan_version
             terms = await self._terms(one.billing_period, version)
@@ -162,12 +160,20 @@ class Invoicing:
 async def draft_of(db: Executor, stored: Subscription, period: BillingPeriod) -> Drafted:
     """The invoice of a billing period; takes over the pending lines of the time before it ended."""
     lines = await store.invoices.take_lines(db, stored.subscription_id, period.lines_before)
-    day, invoicing = period.billing_period, Invoicing(db, stored)
+    of = period.billing_period if period.kind == "period" else None
+    return await Invoicing(db, stored).draft(of, lines, period.advance, _open_from(stored, period))
+
+
+def _open_from(stored: Subscription, period: BillingPeriod) -> date | None:
+    """The first day whose usage another invoice will bill: while this one waited for its close and
+    its grace, the period that follows has begun to be used."""
     if period.kind == "period":
-        return await invoicing.draft(day, day, lines, period.advance)
-    # Nothing runs after an end; at a beginning something does.
-    before = day if period.kind == "opening" else day + timedelta(days=1)
-    return await invoicing.draft(None, before, lines, None)
+        return period.billing_period + timedelta(days=1)
+    if period.kind == "opening":
+        return period.billing_period
+    if stored.period_start is None:
+        return None
+    return stored.period_start.astimezone(zone(stored.timezone)).date()
 
 
 async def upcoming(db: Executor, stored: Subscription) -> Drafted:
@@ -176,4 +182,4 @@ async def upcoming(db: Executor, stored: Subscription) -> Drafted:
     assert stored.running is not None, "the caller has seen that a period runs"
     day = stored.running.start.astimezone(zone(stored.timezone)).date()
     lines = await store.invoices.pending_lines(db, stored.subscription_id)
-    return await Invoicing(db, stored).draft(day, day, lines, None)
+    return await Invoicing(db, stored).draft(day, lines, None, day + timedelta(days=1))

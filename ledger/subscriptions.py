@@ -27,11 +27,9 @@ from ledger.domain.plan import Plan, Scope
 from ledger.domain.plan_change import When
 from ledger.domain.proration import Advance, base_fee, paid_line
 from ledger.domain.subscription import Changed
-from ledger.recovery import Superseded as Refused
 from ledger.rollover import begin, end, roll
 from ledger.store.subscriptions import Subscription
 from ledger.supersede import Superseded, Superseder, owe
-from lua.connection import RedisUnavailable
 
 log = structlog.get_logger()
 
@@ -159,6 +157,8 @@ class Subscriptions:
                     found = await _held(db, address)
                     if if_version not in (None, found.version):
                         raise Stale
+                    # A ledger may have ended the period while this waited for the row.
+                    now = max(now, found.updated_at)
                     owed = await roll(db, found, now, self._grace)
                     found = await _held(db, address)
                     plan, changed = await _changed(db, found, wish, now)
@@ -196,10 +196,9 @@ class Subscriptions:
 
     async def _reach_quotas(self, db: Executor, owed: int) -> None:
         try:
-            await self._superseder.send(db, owed)
-        except (RedisUnavailable, Refused, *UNAVAILABLE) as error:
-            # The change is made, and while Redis is away nothing is admitted under earlier terms;
-            # the ledger sends it as soon as it is back.
+            await self._superseder.reach(db, owed)
+        except UNAVAILABLE as error:
+            # The change is made: the ledger sends what is owed as soon as all are back.
             log.warning("supersede_waiting", reason=type(error).__name__)
 
 

@@ -26,8 +26,10 @@ from ledger.domain.control import Control, Kind, encode_control
 from ledger.domain.plan import Scope
 from ledger.domain.usage import ms_of
 from ledger.entitlements import NoDefaultTier
+from ledger.recovery import Superseded as Refused
 from ledger.recovery import recover
 from lua import keys
+from lua.connection import RedisUnavailable
 from lua.scripts import Scripts
 from lua.types import Fenced
 
@@ -36,6 +38,8 @@ log = structlog.get_logger()
 TOPIC = "supersede"
 RESEND_S = 10  # longer than an entry takes to be drained when nothing is wrong
 BATCH = 100
+# What a partition's server is away for; those of others may answer.
+AWAY = (RedisUnavailable, Refused, Fenced)
 
 
 class Superseded(msgspec.Struct, frozen=True):
@@ -64,8 +68,15 @@ class Superseder:
         """Sends what is owed and not drained; how many."""
         due = await store.outbox.due(db, TOPIC, BATCH)
         for outbox_id in due:
-            await self.send(db, outbox_id)
+            await self.reach(db, outbox_id)
         return len(due)
+
+    async def reach(self, db: Executor, outbox_id: int) -> None:
+        """`send` for who has others to send: what Redis could not be told is still owed."""
+        try:
+            await self.send(db, outbox_id)
+        except AWAY as error:
+            log.warning("supersede_waiting", reason=type(error).__name__)
 
     async def send(self, db: Executor, outbox_id: int) -> None:
         """Sends one change; nothing when it is done or another sends it. Safe to repeat. What it
@@ -80,13 +91,24 @@ class Superseder:
         kind: Kind = "supersede" if change.closes is None else "close"
         said = Control(kind, outbox_id, change.subscription_id.bytes, change.version)
         not_before = 0 if change.closes is None else ms_of(change.closes)
+        args: dict[str, Any] = {"control": encode_control(said), "not_before": not_before}
+        away: Exception | None = None
         for partition, subjects in versions.items():
-            args: dict[str, Any] = {"control": encode_control(said), "not_before": not_before}
             try:
-                await self._scripts.supersede(partition, subjects, **args)
-            except Fenced:
-                await recover(db, self._scripts, partition)
-                await self._scripts.supersede(partition, subjects, **args)
+                await self._say(db, partition, subjects, args)
+            except AWAY as error:
+                away = error  # of a cluster's servers, the others admit usage still
+        if away is not None:
+            raise away
+
+    async def _say(
+        self, db: Executor, partition: int, subjects: dict[bytes, int], args: dict[str, Any]
+    ) -> None:
+        try:
+            await self._scripts.supersede(partition, subjects, **args)
+        except Fenced:
+            await recover(db, self._scripts, partition)
+            await self._scripts.supersede(partition, subjects, **args)
 
     async def _overtaken(self, db: Executor, change: Superseded) -> dict[int, dict[bytes, int]]:
         """Per partition the quotas that may hold earlier terms, and the version each must have.

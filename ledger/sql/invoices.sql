@@ -14,20 +14,20 @@ INSERT INTO billing_periods (subscription_id, kind, period_start, period_end, bi
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- name: due_billing_periods
+-- In their order: an earlier one of the subscription has to be invoiced first, but for what waits for
+-- usage that may still come late. What must wait is left out here, or it would fill the batch.
 SELECT b.billing_period_id, b.subscription_id
 FROM billing_periods b LEFT JOIN outbox o ON o.outbox_id = b.outbox_id
 WHERE b.invoiced_at IS NULL AND b.due_at <= $1 AND (b.outbox_id IS NULL OR o.done_at IS NOT NULL)
-ORDER BY b.due_at, b.period_end LIMIT $2;
-
--- name: hold_billing_period
--- In their order: an earlier one of the subscription has to be invoiced first, but for what waits for
--- usage that may still come late.
-SELECT b.* FROM billing_periods b
-WHERE b.billing_period_id = $1 AND b.invoiced_at IS NULL
   AND NOT EXISTS (
     SELECT FROM billing_periods e
     WHERE e.subscription_id = b.subscription_id AND e.invoiced_at IS NULL AND e.kind <> 'final'
-      AND (e.period_end, e.kind = 'period') < (b.period_end, b.kind = 'period'));
+      AND (e.period_end, e.kind = 'period') < (b.period_end, b.kind = 'period'))
+ORDER BY b.due_at, b.period_end LIMIT $2;
+
+-- name: hold_billing_period
+-- While holding its subscription, where nothing earlier can have been added since it was due.
+SELECT b.* FROM billing_periods b WHERE b.billing_period_id = $1 AND b.invoiced_at IS NULL;
 
 -- name: close_billing_period
 UPDATE billing_periods SET invoiced_at = $2 WHERE billing_period_id = $1;
@@ -38,14 +38,14 @@ FROM subscription_history WHERE subscription_id = $1 ORDER BY version;
 
 -- name: to_bill
 -- What was used under each terms beside what has been invoiced of it, and how far the partitions it is
--- in have been drained: one snapshot.
+-- in have been drained: one snapshot. Of periods before $2 alone, if given.
 SELECT u.billing_period, u.plan_tier, u.plan_version, u.usage_type, SUM(u.quantity) AS measured,
        b.measured AS billed_measured, b.billable AS billed, b.positions,
        jsonb_object_agg(u.partition, c.position) AS through
 FROM billable_usage u
 JOIN stream_cursor c USING (partition)
 LEFT JOIN billed_usage b USING (subscription_id, billing_period, plan_tier, plan_version, usage_type)
-WHERE u.subscription_id = $1
+WHERE u.subscription_id = $1 AND ($2::DATE IS NULL OR u.billing_period < $2)
 GROUP BY 1, 2, 3, 4, b.measured, b.billable, b.positions
 ORDER BY 1, 2, 3, 4;
 

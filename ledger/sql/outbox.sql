@@ -2,8 +2,10 @@
 INSERT INTO outbox (topic, payload) VALUES ($1, $2) RETURNING outbox_id;
 
 -- name: due_outbox
+-- Longest due first: what is tried in vain comes after the others the next time.
 SELECT outbox_id FROM outbox
-WHERE topic = $1 AND done_at IS NULL AND next_attempt_at <= NOW() ORDER BY outbox_id LIMIT $2;
+WHERE topic = $1 AND done_at IS NULL AND next_attempt_at <= NOW()
+ORDER BY next_attempt_at, outbox_id LIMIT $2;
 
 -- name: claim_outbox
 -- Committed before the work is done: whoever else looks meanwhile leaves it alone until it is due

@@ -152,9 +152,10 @@ async def stands(db: Executor, subscription_id: UUID) -> list[Stand]:
     return [Stand(**dict(row)) for row in await db.fetch(QUERIES["stands"], subscription_id)]
 
 
-async def to_bill(db: Executor, subscription_id: UUID) -> list[ToBill]:
+async def to_bill(db: Executor, subscription_id: UUID, before: date | None) -> list[ToBill]:
+    """Of billing periods before a day; None: of all."""
     found = []
-    for row in await db.fetch(QUERIES["to_bill"], subscription_id):
+    for row in await db.fetch(QUERIES["to_bill"], subscription_id, before):
         positions = _places.decode(row["positions"]) if row["positions"] else {}
         through = _places.decode(row["through"])
         found.append(ToBill(**{**dict(row), "positions": positions, "through": through}))

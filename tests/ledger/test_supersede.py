@@ -12,6 +12,8 @@ import pytest
 from ledger import db
 from ledger.domain.ids import dev_uuid
 from ledger.supersede import Superseded, Superseder, owe
+from lua import keys
+from lua.connection import RedisUnavailable
 from tests.conftest import Service
 from tests.flow.invariants import Told, check
 from tests.ledger.plans import add_plan, allows, on_plan, organization_on_plan, pool, subscribe
@@ -155,6 +157,50 @@ async def test_what_a_fail_over_lost_is_sent_again(
     assert await is_done(service, row)
     await service.sql.execute("UPDATE outbox SET next_attempt_at = NOW()")
     assert await superseder.run_once(service.sql) == 0
+
+
+class PartLost:
+    """Scripts of a cluster that has lost the server of some partitions."""
+
+    def __init__(self, service: Service) -> None:
+        self._scripts = service.scripts
+        self.lost: set[int] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._scripts, name)
+
+    async def supersede(self, partition: int, *args: Any, **named: Any) -> Any:
+        if partition in self.lost:
+            raise RedisUnavailable("connection refused", outcome_unknown=False)
+        return await self._scripts.supersede(partition, *args, **named)
+
+
+async def test_a_server_that_is_lost_keeps_a_change_from_no_other(service: Service) -> None:
+    scripts = PartLost(service)
+    superseder = Superseder(scripts, "basic", service.settings.partitions)  # type: ignore[arg-type]
+    mine = await on_plan(service.sql, "ada", allows(TYPE, "10"))
+    others = await on_plan(service.sql, "ben", allows(TYPE, "10"))
+    organizations = [None, "north", "south", "east", "west", "up", "down"]
+    for organization in organizations:
+        await recorded(service, "ada", organization)
+    await recorded(service, "ben")
+    row = await change(service.sql, mine, status="paused")
+    who = b"u" + dev_uuid("ada").bytes
+    scripts.lost = {keys.partition_of(who, service.settings.partitions)}
+    assert scripts.lost.isdisjoint(
+        {keys.partition_of(b"u" + dev_uuid("ben").bytes, service.settings.partitions)}
+    )
+    await change(service.sql, others, status="paused")
+    assert await superseder.run_once(service.sql) == 2
+    answers = [await recorded(service, "ada", one) for one in organizations]
+    assert {403} < set(answers)  # all but those of the server that is lost
+    assert await recorded(service, "ben") == 403
+    scripts.lost = set()
+    await service.sql.execute("UPDATE outbox SET next_attempt_at = NOW()")
+    await superseder.run_once(service.sql)
+    assert {await recorded(service, "ada", one) for one in organizations} == {403}
+    await service.drained()
+    assert await is_done(service, row)
 
 
 async def test_entries_that_are_drained_twice_harm_nothing(
