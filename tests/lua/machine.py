@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import msgspec
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ledger.domain.quantity import MAX_UNITS
-from lua.types import Limit, LoadOutcome, LookedUp
+from lua.types import Fenced, Limit, LoadOutcome, LookedUp
 from tests.lua.kit import (
     DAY_MS,
     MEMBER,
@@ -169,6 +170,23 @@ class RecordMachine(RuleBasedStateMachine):
         fenced = self.models[partition].fenced
         outcome = self.run(self._load(partition, subject))
         assert outcome is (LoadOutcome.FENCED if fenced else LoadOutcome.LOADED)
+        if not fenced:
+            self.models[partition].ended.discard(subject)
+
+    @rule(partition=st.sampled_from([PARTITION, OTHER]), subject=st.sampled_from(SUBJECTS))
+    def terms_end_and_what_was_read_before_is_refused(self, partition: int, subject: bytes) -> None:
+        scripts, model = self.benches[partition].scripts, self.models[partition]
+        before, self.version = self.version, self.version + 1
+        ends = scripts.supersede(partition, {subject: self.version}, control=b"terms")
+        if model.fenced:
+            with pytest.raises(Fenced):
+                self.run(ends)
+            return
+        assert self.run(ends) is not None
+        model.supersede(subject)
+        self.version = before
+        assert self.run(self._load(partition, subject)) is LoadOutcome.RETRY
+        self.version += 1
 
     @precondition(lambda self: any(model.entries for model in self.models.values()))
     @rule(partition=st.sampled_from([PARTITION, OTHER]), data=st.data(), removes=st.booleans())
@@ -225,5 +243,10 @@ class RecordMachine(RuleBasedStateMachine):
             appended = [fields for _, fields in self.run(bench.entries())]
             assert [
                 (fields["id"], int(fields["quota"].split()[0]), int(fields["quota"].split()[4]))
+                if "quota" in fields
+                else None
                 for fields in appended
-            ] == [(one.usage_id, one.units, used) for one, used in model.entries[model.trimmed :]]
+            ] == [
+                (one.usage_id, one.units, used) if one is not None else None
+                for one, used in model.entries[model.trimmed :]
+            ]

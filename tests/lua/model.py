@@ -61,7 +61,7 @@ class Receipt(msgspec.Struct):
 
 
 class Model:
-    """A partition whose quotas are all loaded, for one period that outlasts the test."""
+    """A partition whose quotas are all loaded at first, for one period that outlasts the test."""
 
     def __init__(self, now_us: int, starts: int, ends: int, bumped_at: int = 0) -> None:
         self.now_us = now_us
@@ -69,7 +69,8 @@ class Model:
         self.bumped_at = bumped_at
         self.counters: dict[tuple[bytes, str], Counter] = {}
         self.receipts: dict[bytes, Receipt] = {}
-        self.entries: list[tuple[Event, int]] = []
+        self.entries: list[tuple[Event | None, int]] = []  # None: a change of terms
+        self.ended: set[bytes] = set()  # subjects whose terms have ended, until they are loaded
         self.drained = self.trimmed = 0
         self.fenced = False
 
@@ -89,12 +90,16 @@ class Model:
 
     def gone(self, subject: bytes, usage_type: str) -> int:
         """Units of the subject's entries that are not in the stream any more."""
-        trimmed = [event for event, _ in self.entries[: self.trimmed]]
+        trimmed = [event for event, _ in self.entries[: self.trimmed] if event is not None]
         return sum(
             event.units
             for event in trimmed
             if event.who.startswith(subject) and event.usage_type == usage_type
         )
+
+    def supersede(self, subject: bytes) -> None:
+        self.ended.add(subject)
+        self.entries.append((None, 0))
 
     def record(
         self, event: Event, *, enforce: bool, cap: int, made: dict[bytes, Receipt]
@@ -120,7 +125,10 @@ class Model:
         ):
             return self._refuse(event, Answer(Outcome.UNTIMELY))
         subjects = [event.who] if keys.pool_of(event.who) is None else [event.who, event.who[:17]]
-        found = [self.counters.get((subject, event.usage_type)) for subject in subjects]
+        found = [
+            None if subject in self.ended else self.counters.get((subject, event.usage_type))
+            for subject in subjects
+        ]
         missing = sum(
             flag
             for flag, one in zip((Missing.USER, Missing.POOL), found, strict=False)
