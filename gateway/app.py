@@ -137,7 +137,7 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
         ),
         ClockHandlers(authenticator, TestClock(settings)),
         CatalogueHandlers(authenticator, Catalogue(pool, usage_types, settings.default_tier)),
-        InvoiceHandlers(authenticator, Invoices(accounts, pool, subscriptions)),
+        InvoiceHandlers(authenticator, Invoices(accounts, pool, subscriptions, now)),
         SubscriptionHandlers(
             authenticator,
             subscriptions,

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from gateway import messages
 from gateway.auth import Authenticator
-from gateway.http import caller, json_answer
+from gateway.http import body_of, caller, json_answer
 from gateway.invoice_messages import InvoiceQuery, PageQuery
 from gateway.invoices import Invoices
 from gateway.subscription_messages import SubscriptionQuery
@@ -33,6 +33,20 @@ class InvoiceHandlers:
         return json_answer(
             await self._invoices.line_usage(principal, found["invoice_id"], found["line_id"], query)
         )
+
+    async def issue_invoice(self, request: web.Request) -> web.Response:
+        principal = caller(self._authenticator, request)
+        return json_answer(await self._invoices.issue(principal, request.match_info["invoice_id"]))
+
+    async def void_invoice(self, request: web.Request) -> web.Response:
+        principal = caller(self._authenticator, request)
+        invoice = request.match_info["invoice_id"]
+        return json_answer(await self._invoices.void(principal, invoice, await body_of(request)))
+
+    async def credit_invoice(self, request: web.Request) -> web.Response:
+        principal = caller(self._authenticator, request)
+        invoice = request.match_info["invoice_id"]
+        return json_answer(await self._invoices.credit(principal, invoice, await body_of(request)))
 
     async def upcoming_invoice(self, request: web.Request) -> web.Response:
         principal = caller(self._authenticator, request)

@@ -8,10 +8,15 @@ from uuid import UUID
 
 import msgspec
 
-from gateway.messages import PeriodAnswer, Response
+from gateway.messages import PeriodAnswer, Request, Response
 from gateway.subscription_messages import Amount, LineAnswer
+from ledger.domain.plan import DecimalText
 from ledger.store.invoices import InvoiceStatus
 
+Reason = Annotated[
+    str,
+    msgspec.Meta(min_length=1, max_length=200, description="For the audit trail; name no patient"),
+]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 
 
@@ -50,10 +55,20 @@ class InvoiceAnswer(Response):
     total: Amount
     tax: Amount
     amount_paid: Amount
+    credited: Amount
     issued_at: datetime | None
     due_at: datetime | None
     parked: str | None
     stripe_invoice_id: str | None
+
+
+class ReasonRequest(Request):
+    reason: Reason
+
+
+class CreditRequest(Request):
+    amount: DecimalText
+    reason: Reason
 
 
 class InvoiceList(Response):
@@ -71,3 +86,7 @@ class UpcomingAnswer(Response):
     lines: list[LineAnswer]
     subtotal: Amount
     total: Amount
+
+
+reason_decoder = msgspec.json.Decoder(ReasonRequest)
+credit_decoder = msgspec.json.Decoder(CreditRequest)

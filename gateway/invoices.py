@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
+from functools import partial
 from uuid import UUID
 
 from gateway.accounts import Accounts
@@ -15,10 +16,13 @@ from gateway.invoice_messages import (
     InvoiceQuery,
     PageQuery,
     UpcomingAnswer,
+    credit_decoder,
+    reason_decoder,
 )
-from gateway.messages import UsageList, encoder
+from gateway.messages import UsageList, decode, encoder
 from gateway.problems import Kind, Problem, unavailable
 from gateway.subscription_answers import line_shown, period
+from gateway.subscription_changes import Now
 from gateway.subscription_messages import SubscriptionQuery
 from gateway.subscriptions import Subscriptions
 from gateway.usage_list import listed
@@ -26,16 +30,21 @@ from ledger import db, invoicing, store
 from ledger.domain.line import Line
 from ledger.domain.money import amount_text
 from ledger.domain.period import Span
+from ledger.invoice_actions import InvoiceActions, NoInvoice, NotPossible
 from ledger.store.invoices import Invoice, InvoiceLine
 
 
 class Invoices:
     """The invoice routes, free of HTTP."""
 
-    def __init__(self, accounts: Accounts, pool: db.Pool, subscriptions: Subscriptions) -> None:
+    def __init__(
+        self, accounts: Accounts, pool: db.Pool, subscriptions: Subscriptions, now: Now
+    ) -> None:
         self._accounts = accounts
         self._pool = pool
         self._subscriptions = subscriptions
+        self._actions = InvoiceActions(pool)
+        self._now = now
 
     async def page(self, principal: Principal, query: InvoiceQuery) -> bytes:
         """`GET /invoices`: newest first, as far as the caller may see them."""
@@ -98,6 +107,42 @@ class Invoices:
             raise Problem(Kind.INVALID_REQUEST, "starting_after is no record of this list")
         data = [listed(row) for row in rows[: query.limit]]
         return encoder.encode(UsageList(data=data, has_more=len(rows) > query.limit))
+
+    async def issue(self, principal: Principal, invoice: str) -> bytes:
+        """`POST /invoices/{id}/issue`: one that was parked."""
+        principal.reach(Action.CHANGE)
+        return await self._acted(_uuid(invoice), principal, self._actions.issue)
+
+    async def void(self, principal: Principal, invoice: str, body: bytes) -> bytes:
+        """`POST /invoices/{id}/void`."""
+        principal.reach(Action.CHANGE)
+        reason = decode(reason_decoder, body).reason
+        return await self._acted(
+            _uuid(invoice), principal, partial(self._actions.void, reason=reason)
+        )
+
+    async def credit(self, principal: Principal, invoice: str, body: bytes) -> bytes:
+        """`POST /invoices/{id}/credits`: a line of the next invoice."""
+        principal.reach(Action.CHANGE)
+        asked = decode(credit_decoder, body)
+        work = partial(self._actions.credit, amount=Decimal(asked.amount), reason=asked.reason)
+        return await self._acted(_uuid(invoice), principal, work)
+
+    async def _acted(
+        self, invoice_id: UUID, principal: Principal, work: Callable[..., Awaitable[Invoice]]
+    ) -> bytes:
+        try:
+            done = await work(invoice_id, actor=principal.subject, now=await self._now())
+            [answer] = await self._answers([done])
+        except NoInvoice:
+            raise Problem(Kind.NOT_FOUND, "there is no such invoice") from None
+        except NotPossible as error:
+            raise Problem(Kind.CONFLICT, str(error)) from None
+        except db.UNAVAILABLE:
+            raise unavailable(
+                "the ledger's database does not answer", outcome_unknown=True
+            ) from None
+        return encoder.encode(answer)
 
     async def upcoming(self, principal: Principal, user: str, query: SubscriptionQuery) -> bytes:
         """`GET /invoices/upcoming/{user_id}`: what the running period comes to so far."""
@@ -162,6 +207,7 @@ def _answer(invoice: Invoice, lines: Sequence[InvoiceLine]) -> InvoiceAnswer:
         total=amount_text(invoice.total, currency),
         tax=amount_text(tax, currency),
         amount_paid=amount_text(invoice.amount_paid, currency),
+        credited=amount_text(invoice.credited, currency),
         issued_at=invoice.issued_at,
         due_at=invoice.due_at,
         parked=invoice.parked,

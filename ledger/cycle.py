@@ -135,7 +135,7 @@ class Cycle:
             parked = "the total is above INVOICE_PARK_ABOVE"
         number = None
         if draft.is_issued and not parked:
-            number = f"INV-{await store.invoices.next_number(self._db):08d}"
+            number = await store.invoices.take_number(self._db)
         return Invoice(
             invoice_id=uuid4(),
             billing_period_id=period.billing_period_id,

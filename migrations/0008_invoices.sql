@@ -66,6 +66,7 @@ CREATE TABLE invoices (
     subtotal            NUMERIC(20, 6) NOT NULL CHECK (subtotal <> 'NaN'),
     total               NUMERIC(20, 6) NOT NULL CHECK (total >= 0 AND total <> 'NaN'),
     amount_paid         NUMERIC(20, 6) NOT NULL DEFAULT 0,
+    credited            NUMERIC(20, 6) NOT NULL DEFAULT 0 CHECK (credited BETWEEN 0 AND total),
     parked              TEXT,
     stripe_invoice_id   TEXT,
     issued_at           TIMESTAMPTZ,

@@ -94,6 +94,25 @@ UPDATE subscriptions SET credit = $2 WHERE subscription_id = $1;
 -- name: invoice
 SELECT * FROM invoices WHERE invoice_id = $1;
 
+-- name: hold_invoice
+SELECT * FROM invoices WHERE invoice_id = $1 FOR UPDATE;
+
+-- name: issue_invoice
+UPDATE invoices SET number = $2, issued_at = $3, due_at = $4, parked = NULL,
+    status = CASE WHEN total = 0 THEN 'paid' ELSE 'open' END
+WHERE invoice_id = $1;
+
+-- name: void_invoice
+UPDATE invoices SET status = 'void', parked = NULL WHERE invoice_id = $1;
+
+-- name: return_credit
+-- Negative where the invoice carried some forward, which must not have been used since.
+UPDATE subscriptions SET credit = credit + $2 WHERE subscription_id = $1 AND credit + $2 >= 0
+RETURNING credit;
+
+-- name: add_credited
+UPDATE invoices SET credited = credited + $2 WHERE invoice_id = $1;
+
 -- name: invoice_lines
 SELECT * FROM invoice_lines WHERE invoice_id = ANY($1::UUID[]) ORDER BY invoice_id, place;
 

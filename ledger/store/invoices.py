@@ -78,6 +78,7 @@ class Invoice(msgspec.Struct, frozen=True, kw_only=True):
     subtotal: Decimal
     total: Decimal
     amount_paid: Decimal = Decimal(0)
+    credited: Decimal = Decimal(0)
     parked: str | None = None
     stripe_invoice_id: str | None = None
     issued_at: datetime | None = None
@@ -194,9 +195,9 @@ async def pending_lines(db: Executor, subscription_id: UUID) -> list[Line]:
     return [_line.decode(row["line"]) for row in rows]
 
 
-async def next_number(db: Executor) -> int:
+async def take_number(db: Executor) -> str:
     """The next number of an invoice; nobody else has one until this transaction ends."""
-    return int(await db.fetchval(QUERIES["next_invoice_number"]))
+    return f"INV-{await db.fetchval(QUERIES['next_invoice_number']):08d}"
 
 
 async def insert(db: Executor, invoice: Invoice) -> None:
@@ -271,6 +272,32 @@ async def set_credit(db: Executor, subscription_id: UUID, credit: Decimal) -> No
 async def find(db: Executor, invoice_id: UUID) -> Invoice | None:
     row = await db.fetchrow(QUERIES["invoice"], invoice_id)
     return None if row is None else Invoice(**dict(row))
+
+
+async def hold(db: Executor, invoice_id: UUID) -> Invoice | None:
+    """It, locked until the transaction ends."""
+    row = await db.fetchrow(QUERIES["hold_invoice"], invoice_id)
+    return None if row is None else Invoice(**dict(row))
+
+
+async def issue(
+    db: Executor, invoice_id: UUID, number: str, now: datetime, due_at: datetime
+) -> None:
+    await db.execute(QUERIES["issue_invoice"], invoice_id, number, now, due_at)
+
+
+async def void(db: Executor, invoice_id: UUID) -> None:
+    await db.execute(QUERIES["void_invoice"], invoice_id)
+
+
+async def return_credit(db: Executor, subscription_id: UUID, amount: Decimal) -> bool:
+    """Whether that leaves no less than nothing."""
+    found = await db.fetchval(QUERIES["return_credit"], subscription_id, amount)
+    return found is not None
+
+
+async def add_credited(db: Executor, invoice_id: UUID, amount: Decimal) -> None:
+    await db.execute(QUERIES["add_credited"], invoice_id, amount)
 
 
 async def lines(db: Executor, invoice_ids: Sequence[UUID]) -> dict[UUID, list[InvoiceLine]]:

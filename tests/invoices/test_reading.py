@@ -17,8 +17,8 @@ from tests.invoices.conftest import TYPE, Months
 CENT_EACH = {"usage_type": TYPE, "model": "per_unit", "unit_amount": "0.01", "included": "10"}
 FIELDS = [
     "invoice_id", "number", "subscription_id", "user_id", "organization_id", "period", "currency",
-    "status", "lines", "subtotal", "total", "tax", "amount_paid", "issued_at", "due_at", "parked",
-    "stripe_invoice_id",
+    "status", "lines", "subtotal", "total", "tax", "amount_paid", "credited", "issued_at", "due_at",
+    "parked", "stripe_invoice_id",
 ]  # fmt: skip
 
 
