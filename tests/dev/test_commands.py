@@ -117,6 +117,7 @@ def test_a_taken_port_is_one_line_that_offers_another(tmp_path: Path) -> None:
     [
         (["test", "nonsense"], 2, "billing: no test group nonsense; there are: "),
         (["token", "--role", "user"], 2, "billing: token --role user needs --user"),
+        (["token", "--role", "org_admin"], 2, "billing: token --role org_admin needs --org"),
         (["migrate"], 2, "billing: DATABASE_URL: is not set"),
     ],
 )
