@@ -86,6 +86,8 @@ def test_a_second_shell_finds_the_running_servers_while_they_run(tmp_path: Path)
     ("variables", "line"),
     [
         ({"PORT": "0"}, "PORT: must be a whole number from 1 to 65535"),
+        ({"INVOICE_PARK_ABOVE": "10.5"}, "INVOICE_PARK_ABOVE: must be a whole number from 1 to"),
+        ({"INVOICE_PARK_ABOVE": "1000000000000", "HOST": "x"}, "HOST: must be a loopback address"),
         ({"QUOTA_ENFORCEMENT": "maybe"}, "QUOTA_ENFORCEMENT: must be true or false"),
         ({"REDIS_URL": "http://x"}, "REDIS_URL: is not a Redis URL"),
         ({"HOST": "0.0.0.0"}, "HOST: must be a loopback address when BILLING_ENV=dev"),
