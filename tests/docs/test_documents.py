@@ -131,11 +131,12 @@ def test_every_variable_in_the_documents_is_read_and_every_one_read_is_documente
 def test_every_reason_in_the_runbooks_is_one_that_the_service_gives() -> None:
     text = (ROOT / "docs" / "runbooks.md").read_text()
     [section] = re.findall(r"## Readiness\n(.*?)\n## ", text, re.DOTALL)
-    told = [cell for row in re.findall(r"^\| (`.*?) \|", section, re.M) for cell in row.split("`")]
+    cells = re.findall(r"^\| (`.*?) \|", section, re.M)
+    told = [reason for cell in cells for reason in re.findall(r"`([^`]+)`", cell)]
     sources = ["gateway/probes.py", "gateway/backlog.py", "lua/multiplexer.py", "lua/connection.py"]
     given = re.sub(r'"\s*f?"', "", "".join((ROOT / one).read_text() for one in sources))
-    assert len(told[1::2]) > 8
-    for reason in told[1::2]:
+    assert len(told) > 8
+    for reason in told:
         assert reason in given
 
 
