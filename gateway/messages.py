@@ -206,7 +206,7 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes, kind: Kind = Kind.INVA
     try:
         value = decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise Problem(kind, _say(str(error), decoder.type, "the body")) from None
+        raise Problem(kind, say(str(error), decoder.type, "the body")) from None
     except msgspec.DecodeError:
         raise Problem(kind, "the body is not valid JSON") from None
     except RecursionError:
@@ -262,10 +262,10 @@ def query(kind: type[T], params: Any) -> T:
     try:
         return msgspec.convert(found, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise Problem(Kind.INVALID_REQUEST, _say(str(error), kind, "the query")) from None
+        raise Problem(Kind.INVALID_REQUEST, say(str(error), kind, "the query")) from None
 
 
-def _say(message: str, kind: Any, where: str) -> str:
+def say(message: str, kind: Any, where: str) -> str:
     """msgspec's message without anything that was sent: unknown field names could be personal."""
     if "unknown field" in message:
         known = ", ".join(kind.__struct_encode_fields__)
