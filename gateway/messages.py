@@ -268,6 +268,8 @@ def query(kind: type[T], params: Any) -> T:
 def say(message: str, kind: Any, where: str) -> str:
     """msgspec's message without anything that was sent: unknown field names could be personal."""
     if "unknown field" in message:
+        if " - at " in message:  # of an object within: its fields are others
+            return f"{where} has an unknown field within"
         known = ", ".join(kind.__struct_encode_fields__)
         return f"{where} has an unknown field; known are {known}"
     return f"{where}: {re.sub(r'Invalid enum value .*? -', 'Invalid value -', message)}"
