@@ -142,7 +142,7 @@ def _decoded(body: bytes) -> Plan:
     try:
         return plan_decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise Problem(Kind.INVALID_REQUEST, say(str(error))) from None
+        raise Problem(Kind.INVALID_REQUEST, say(str(error), Plan, "the body")) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise Problem(Kind.INVALID_REQUEST, "the body is not valid JSON") from None
 

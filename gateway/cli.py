@@ -92,6 +92,8 @@ def _token(args: argparse.Namespace) -> int:
 
     if args.role == "user" and not args.user:
         return _fail("token --role user needs --user", 2)
+    if args.role == "org_admin" and not args.org:
+        return _fail("token --role org_admin needs --org", 2)
     data = environment.data_dir(os.environ)
     data.create()
     key = dev_tokens.dev_key(data.path)

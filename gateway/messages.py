@@ -206,7 +206,7 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes, kind: Kind = Kind.INVA
     try:
         value = decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise Problem(kind, say(str(error))) from None
+        raise Problem(kind, say(str(error), decoder.type, "the body")) from None
     except msgspec.DecodeError:
         raise Problem(kind, "the body is not valid JSON") from None
     except RecursionError:
@@ -262,11 +262,14 @@ def query(kind: type[T], params: Any) -> T:
     try:
         return msgspec.convert(found, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise Problem(Kind.INVALID_REQUEST, f"query: {say(str(error))}") from None
+        raise Problem(Kind.INVALID_REQUEST, say(str(error), kind, "the query")) from None
 
 
-def say(message: str) -> str:
+def say(message: str, kind: Any, where: str) -> str:
     """msgspec's message without anything that was sent: unknown field names could be personal."""
     if "unknown field" in message:
-        return "the body has an unknown field"
-    return re.sub(r"Invalid enum value .*? -", "Invalid value -", message)
+        if " - at " in message:  # of an object within: its fields are others
+            return f"{where} has an unknown field within"
+        known = ", ".join(kind.__struct_encode_fields__)
+        return f"{where} has an unknown field; known are {known}"
+    return f"{where}: {re.sub(r'Invalid enum value .*? -', 'Invalid value -', message)}"

@@ -91,6 +91,7 @@ class Probes:
         self._watch = watch
         self._backlog = backlog
         self._must_keep = must_keep
+        self._unanswered: asyncio.Task[Ledger | None] | None = None
 
     async def ready(self) -> Ready:
         """Unready when no usage is taken; degraded without Postgres, since warm accounts go on."""
@@ -171,12 +172,20 @@ class Probes:
         return found
 
     async def _ask_ledger(self) -> Ledger | None:
-        """None while Postgres does not answer."""
+        """None while Postgres does not answer. A question is left to itself, not cancelled: asyncpg
+        waits for a frozen Postgres to confirm that, and a probe is not as patient."""
+        if self._unanswered and not self._unanswered.done():
+            return None
+        asked = asyncio.ensure_future(self._read_ledger())
+        await asyncio.wait({asked}, timeout=POSTGRES_PATIENCE_S)
+        self._unanswered = asked
+        return asked.result() if asked.done() else None
+
+    async def _read_ledger(self) -> Ledger | None:
         try:
-            async with asyncio.timeout(POSTGRES_PATIENCE_S):
-                found = await store.reconcile_findings(self._pool)
-                ages = await store.reconcile_ages(self._pool)
-                cursors = await store.cursors(self._pool)
+            found = await store.reconcile_findings(self._pool)
+            ages = await store.reconcile_ages(self._pool)
+            cursors = await store.cursors(self._pool)
         except (*db.UNAVAILABLE, db.PostgresError):
             return None
         findings = {one.invariant: one.findings for one in found}

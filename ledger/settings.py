@@ -183,7 +183,7 @@ class _Reader:
         value = self.optional(name)
         if value is None:
             return default
-        digits = value.isascii() and value.isdigit() and len(value) <= 12
+        digits = value.isascii() and value.isdigit() and len(value) <= len(str(high))
         if not digits or not low <= int(value) <= high:
             raise SettingError(name, f"must be a whole number from {low} to {high}")
         return int(value)

@@ -86,6 +86,8 @@ def test_a_second_shell_finds_the_running_servers_while_they_run(tmp_path: Path)
     ("variables", "line"),
     [
         ({"PORT": "0"}, "PORT: must be a whole number from 1 to 65535"),
+        ({"INVOICE_PARK_ABOVE": "10.5"}, "INVOICE_PARK_ABOVE: must be a whole number from 1 to"),
+        ({"INVOICE_PARK_ABOVE": "1000000000000", "HOST": "x"}, "HOST: must be a loopback address"),
         ({"QUOTA_ENFORCEMENT": "maybe"}, "QUOTA_ENFORCEMENT: must be true or false"),
         ({"REDIS_URL": "http://x"}, "REDIS_URL: is not a Redis URL"),
         ({"HOST": "0.0.0.0"}, "HOST: must be a loopback address when BILLING_ENV=dev"),
@@ -117,6 +119,7 @@ def test_a_taken_port_is_one_line_that_offers_another(tmp_path: Path) -> None:
     [
         (["test", "nonsense"], 2, "billing: no test group nonsense; there are: "),
         (["token", "--role", "user"], 2, "billing: token --role user needs --user"),
+        (["token", "--role", "org_admin"], 2, "billing: token --role org_admin needs --org"),
         (["migrate"], 2, "billing: DATABASE_URL: is not set"),
     ],
 )

@@ -130,6 +130,18 @@ def test_every_variable_in_the_documents_is_read_and_every_one_read_is_documente
     assert settings.SettingError("PORT", "x").variable in documented
 
 
+def test_every_reason_in_the_runbooks_is_one_that_the_service_gives() -> None:
+    text = (ROOT / "docs" / "runbooks.md").read_text()
+    [section] = re.findall(r"## Readiness\n(.*?)\n## ", text, re.DOTALL)
+    cells = re.findall(r"^\| (`.*?) \|", section, re.M)
+    told = [reason for cell in cells for reason in re.findall(r"`([^`]+)`", cell)]
+    sources = ["gateway/probes.py", "gateway/backlog.py", "lua/multiplexer.py", "lua/connection.py"]
+    given = re.sub(r'"\s*f?"', "", "".join((ROOT / one).read_text() for one in sources))
+    assert len(told) > 8
+    for reason in told:
+        assert reason in given
+
+
 def test_every_link_in_the_documents_leads_to_a_file() -> None:
     for path in DOCUMENTS:
         for target in re.findall(r"\]\(([^)#]+)", path.read_text()):

@@ -170,6 +170,12 @@ def test_a_start_in_the_future_is_refused() -> None:
         create(PRO, 1, start=END, now=NOW)
 
 
+def test_a_start_of_which_no_usage_can_come_any_more_is_refused() -> None:
+    assert create(PRO, 1, start=NOW, now=NOW + timedelta(days=35)).status == "active"
+    with pytest.raises(NotAllowed):
+        create(PRO, 1, start=NOW, now=NOW + timedelta(days=35, seconds=1))
+
+
 def test_who_resumes_in_a_period_that_began_paused_pays_the_rest_of_it() -> None:
     assert resume(subscription("paused"), BASIC, now=NOW, paid=ADVANCE).lines == ()
     done = resume(subscription("paused"), BASIC, now=NOW, paid=None)

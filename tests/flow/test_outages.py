@@ -106,6 +106,23 @@ async def test_without_postgres_warm_accounts_go_on_and_cold_ones_wait(
     }
 
 
+async def test_a_probe_does_not_wait_for_a_frozen_postgres(
+    service: Service, postgres_relay: Relay
+) -> None:
+    assert (await ready(service))[1]["postgres"] == "up"
+    postgres_relay.flows.clear()
+    async with asyncio.timeout(db.COMMAND_TIMEOUT_S):  # a call that waits takes more than that
+        for _ in range(2):
+            status, said = await ready(service)
+            assert (status, said["status"], said["postgres"]) == (200, "degraded", "down")
+    postgres_relay.flows.set()
+    async with asyncio.timeout(30):
+        while True:
+            if (await ready(service))[1]["status"] == "ready":
+                break
+            await asyncio.sleep(0.02)
+
+
 async def test_without_postgres_a_key_that_cannot_be_looked_up_is_not_refused_for_good(
     service: Service, postgres_relay: Relay
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.messages import batch_decoder, decode, usage_decoder
+from gateway.messages import Request, batch_decoder, decode, usage_decoder
 from gateway.problems import Problem
 
 USAGE = {"user_id": "ada", "usage_type": "api_calls", "quantity": 1}
@@ -58,3 +58,25 @@ RECORDS_TWICE = [
 def test_a_key_twice_is_refused(decoder: msgspec.json.Decoder[Any], twice: bytes) -> None:
     with pytest.raises(Problem, match="twice"):
         decode(decoder, twice)
+
+
+class Inner(Request):
+    price: int
+
+
+class Outer(Request):
+    tier: str
+    inner: Inner
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"tire":"a"}', "the body has an unknown field; known are tier, inner"),
+        (b'{"inner":{"prise":1}}', "the body has an unknown field within"),
+    ],
+)
+def test_the_known_fields_told_are_those_of_the_same_object(body: bytes, said: str) -> None:
+    with pytest.raises(Problem) as caught:
+        decode(msgspec.json.Decoder(Outer), body)
+    assert caught.value.detail == said

@@ -201,6 +201,20 @@ async def test_a_wrong_query_is_refused(shared: Service, query: str) -> None:
     assert (status, said["type"]) == (400, "urn:billing:problem:invalid-request")
 
 
+async def test_an_unknown_field_is_answered_with_the_known_ones(shared: Service) -> None:
+    _, said, _ = await shared.get("/usage?usr_id=ada")
+    assert said["detail"] == (
+        "the query has an unknown field; known are "
+        "user_id, organization_id, usage_type, from, to, limit, starting_after"
+    )
+    body = {"user_id": "ada", "usage_typ": "api_calls", "quantity": 1}
+    _, said, _ = await shared.post("/usage", body)
+    assert said["detail"] == (
+        "the body has an unknown field; known are user_id, usage_type, quantity, "
+        "organization_id, metadata, idempotency_key, occurred_at"
+    )
+
+
 @pytest.mark.parametrize(
     "query",
     [

@@ -222,6 +222,7 @@ async def test_a_change_of_an_older_version_than_the_newest_is_refused(desk: Des
         ({"plan_tier": "small", "trial_days": -1}, 400),
         ({"plan_tier": "small", "start": "2026-01-01T00:00:00"}, 400),
         ({"plan_tier": "small", "start": "2999-01-01T00:00:00Z"}, 409),
+        ({"plan_tier": "small", "start": "0001-01-01T00:00:00Z"}, 409),
         ({"plan_tier": "small", "colour": "red"}, 400),
         ({}, 400),
     ],
