@@ -39,6 +39,8 @@ Action = Literal[
 ]  # fmt: skip
 
 _LIVE = frozenset[SubscriptionStatus]({"trialing", "active", "past_due", "paused"})
+# Every period since a subscription's start is invoiced: of a mistyped year there are hundreds.
+LONG_AGO = timedelta(days=366)
 ENDED = frozenset[SubscriptionStatus]({"canceled", "expired"})
 ALLOWED: dict[Action, frozenset[SubscriptionStatus]] = {
     "change_now": frozenset({"trialing", "active"}),
@@ -108,9 +110,11 @@ def create(
     trial_days: int | None = None,
 ) -> Subscription:
     """A subscription whose first day is the local date of `start`; `trial_days` in place of the
-    plan's. Raises `NotAllowed` for a start in the future."""
+    plan's. Raises `NotAllowed` for a start in the future or long ago."""
     if start > now:
         raise NotAllowed("a subscription cannot start in the future")
+    if start < now - LONG_AGO:
+        raise NotAllowed("a subscription cannot start more than a year ago")
     tz = zone(timezone)
     days = plan.trial_days if trial_days is None else trial_days
     anchor = start.astimezone(tz).date() + timedelta(days=days)
