@@ -149,6 +149,12 @@ async def stands(db: Executor, subscription_id: UUID) -> list[Stand]:
     return [Stand(**dict(row)) for row in await db.fetch(QUERIES["stands"], subscription_id)]
 
 
+async def period_ends(db: Executor, subscription_id: UUID) -> dict[date, datetime]:
+    """When each billing period that is over ended."""
+    rows = await db.fetch(QUERIES["period_ends"], subscription_id)
+    return {row["billing_period"]: row["period_end"] for row in rows}
+
+
 async def to_bill(db: Executor, subscription_id: UUID, before: date | None) -> list[ToBill]:
     """Of billing periods before a day; None: of all."""
     found = []
