@@ -39,8 +39,6 @@ from ledger.subscriptions import (
 )
 
 T = TypeVar("T")
-# Zones of this machine, not of IANA: a ledger elsewhere could not read usage that names them.
-_LOCAL_ZONES = ("localtime", "posix", "right/")
 _ETAG = re.compile(r'"([0-9]{1,18})"\Z')
 
 
@@ -123,6 +121,10 @@ def _wish(verb: Verb, body: bytes) -> tuple[Wish, bool]:
         cancel = decode(cancel_decoder, body)
         return Wish(verb, when=_given(cancel.when)), cancel.preview is True
     return Wish(verb), decode(action_decoder, body).preview is True
+
+
+# Zones of this machine, not of IANA: a ledger elsewhere could not read usage that names them.
+_LOCAL_ZONES = ("localtime", "posix", "right/")
 
 
 def _is_zone(name: str) -> bool:
