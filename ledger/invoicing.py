@@ -54,7 +54,7 @@ class Invoicing:
         self._stored = stored
         self._plans: dict[PlanVersion, Plan] = {}
         self._stands: Sequence[Stand] = ()
-        self._ends: dict[date, datetime] = {}
+        self._ends: store.invoices.PeriodEnds = {}
 
     async def draft(
         self,

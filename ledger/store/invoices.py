@@ -17,6 +17,7 @@ from ledger.domain.proration import Advance
 from ledger.store.queries import QUERIES
 
 Kind = Literal["opening", "period", "final"]
+PeriodEnds = dict[date, datetime]  # by billing period
 InvoiceStatus = Literal["draft", "open", "paid", "void", "uncollectible"]
 
 _advance = msgspec.json.Decoder(Advance)
@@ -149,7 +150,7 @@ async def stands(db: Executor, subscription_id: UUID) -> list[Stand]:
     return [Stand(**dict(row)) for row in await db.fetch(QUERIES["stands"], subscription_id)]
 
 
-async def period_ends(db: Executor, subscription_id: UUID) -> dict[date, datetime]:
+async def period_ends(db: Executor, subscription_id: UUID) -> PeriodEnds:
     """When each billing period that is over ended."""
     rows = await db.fetch(QUERIES["period_ends"], subscription_id)
     return {row["billing_period"]: row["period_end"] for row in rows}
