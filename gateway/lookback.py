@@ -38,9 +38,11 @@ class LookBack:
     async def for_ever(self) -> None:
         """Asks after each new connection, until cancelled."""
         while True:
-            for partition, acked in (await self._to_ask.get()).items():
-                while not await self._asked(partition, acked):  # noqa: ASYNC110 - nobody tells
-                    await asyncio.sleep(AGAIN_S)
+            to_ask = await self._to_ask.get()
+            silent = {one: to_ask[one] for one in to_ask if not await self._asked(one, to_ask[one])}
+            if silent:  # after the others: of a cluster one server may be lost for hours
+                self._to_ask.put_nowait(silent)
+                await asyncio.sleep(AGAIN_S)
 
     async def _asked(self, partition: int, acked: str) -> bool:
         try:

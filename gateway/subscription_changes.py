@@ -59,10 +59,8 @@ class SubscriptionChanges:
         scope: Scope = "user" if asked.scope is UNSET else asked.scope
         address = self._address(scope, user_id, _given(asked.organization_id))
         timezone = _given(asked.timezone) or "UTC"
-        try:
-            zone(timezone)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise Problem(Kind.INVALID_REQUEST, "timezone is no IANA time zone") from None
+        if not _is_zone(timezone):
+            raise Problem(Kind.INVALID_REQUEST, "timezone is no IANA time zone")
         outcome = await _done(
             self._subscriptions.create(
                 address,
@@ -127,6 +125,18 @@ def _wish(verb: Verb, body: bytes) -> tuple[Wish, bool]:
         cancel = decode(cancel_decoder, body)
         return Wish(verb, when=_given(cancel.when)), cancel.preview is True
     return Wish(verb), decode(action_decoder, body).preview is True
+
+
+# Zones of this machine, not of IANA: a ledger elsewhere could not read usage that names them.
+_LOCAL_ZONES = ("localtime", "posix", "right/")
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        zone(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return not name.startswith(_LOCAL_ZONES)
 
 
 def _given(value: T | UnsetType | None) -> T | None:

@@ -58,7 +58,7 @@ class SubscriptionQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True
 
 class HistoryQuery(SubscriptionQuery):
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 50
-    starting_after: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    starting_after: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None = None
 
 
 class SubscriptionListQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

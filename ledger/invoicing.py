@@ -14,7 +14,7 @@ from ledger.db import Executor
 from ledger.domain.in_force import PlanVersion, Stand, in_force, stand_at
 from ledger.domain.invoice import Draft, Late, PlanInForce, Used, draft
 from ledger.domain.line import Line
-from ledger.domain.period import Period, midnight, period_at, zone
+from ledger.domain.period import Period, Span, midnight, period_at, zone
 from ledger.domain.plan import Plan
 from ledger.domain.proration import Advance
 from ledger.domain.unit_policy import GROUPING, Measured, billable
@@ -54,6 +54,7 @@ class Invoicing:
         self._stored = stored
         self._plans: dict[PlanVersion, Plan] = {}
         self._stands: Sequence[Stand] = ()
+        self._ends: store.invoices.PeriodEnds = {}
 
     async def draft(
         self,
@@ -65,6 +66,7 @@ class Invoicing:
         """The invoice of a period that is over (None: of none), with what came late for others, but
         for those that begin on the day `before` or later."""
         self._stands = await store.invoices.stands(self._db, self._stored.subscription_id)
+        self._ends = await store.invoices.period_ends(self._db, self._stored.subscription_id)
         used: dict[PlanVersion, dict[str, Decimal]] = defaultdict(dict)
         late: list[Late] = []
         billed: list[tuple[ToBill, Decimal]] = []
@@ -96,7 +98,7 @@ class Invoicing:
     ) -> list[Used]:
         """By plan version in the order they came into force; those without usage have minimums."""
         period = await self._period(billing_period)
-        versions = list(in_force(self._stands, period))
+        versions = list(self._in_force(period))
         versions += [one for one in used if one not in versions]
         return [Used(await self._terms(billing_period, one), used.get(one, {})) for one in versions]
 
@@ -107,7 +109,7 @@ class Invoicing:
             await self._plan(version),
             version[1],
             period,
-            in_force(self._stands, period).get(version, ()),
+            self._in_force(period).get(version, ()),
             trial_end is not None and period.end <= trial_end,
         )
 
@@ -138,6 +140,11 @@ class Invoicing:
             for record in found
         ]
         return sum((share.quantity for share in billable(policy, measured)), Decimal(0))
+
+    def _in_force(self, period: Period) -> dict[PlanVersion, tuple[Span, ...]]:
+        """Up to where the period ended: one that was cut short may have begun again since."""
+        end = min(period.end, self._ends.get(period.billing_date, period.end))
+        return in_force(self._stands, Span(period.start, end))
 
     def _stand(self, billing_period: date) -> Stand:
         last = midnight(billing_period + timedelta(days=1), zone(self._stored.timezone))

@@ -44,7 +44,7 @@ async def roll(db: Executor, stored: Stored, now: datetime, grace: timedelta) ->
         running = None
         if after.status not in ENDED:
             running = after.period(end)
-            if after.status in PAID_AHEAD:
+            if after.status in PAID_AHEAD and not after.is_trial(running):
                 found = await store.plan(db, after.plan_tier, after.plan_version)
                 assert found is not None, "a subscription is on a plan version that exists"
                 advance = base_fee(found[1], after.plan_version, running)

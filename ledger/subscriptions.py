@@ -113,7 +113,7 @@ class Subscriptions:
                         trial_days=trial_days,
                     )
                     changed, first = Changed(begun), begun.period(start or now)
-                    if begun.status == "active":
+                    if begun.status == "active" and not begun.is_trial(first):
                         advance = base_fee(plan, version, first)
                         changed = Changed(begun, _fee(advance), advance)
                     subscription_id = uuid4()
@@ -208,6 +208,8 @@ async def _held(db: Executor, address: Address) -> Subscription:
     )
     if found is None:
         raise NoSubscription
+    if address.organization_id and found.organization_id not in (None, address.organization_id):
+        raise NoSubscription
     return found
 
 
@@ -277,21 +279,20 @@ async def _finish(
     await store.subscriptions.note(db, subscription_id, verb, actor, now, now)
     for line in changed.lines:
         await store.subscriptions.add_pending_line(db, subscription_id, line, now)
-    after = changed.subscription
+    after, held = changed.subscription, await _held(db, address)
     details = {
         "subscription_id": str(subscription_id),
-        "scope": address.scope,
+        "scope": held.scope,
         "status": after.status,
         "plan_tier": after.plan_tier,
         "plan_version": after.plan_version,
     }
     await store.insert_audit_event(
         db, f"subscription_{_PAST[verb]}", actor, details, now,
-        user_id=address.user_id, organization_id=address.organization_id,
+        user_id=held.user_id, organization_id=held.organization_id,
     )  # fmt: skip
-    held = await _held(db, address)
     change = Superseded(
-        subscription_id, address.scope, held.user_id, held.organization_id, held.version
+        subscription_id, held.scope, held.user_id, held.organization_id, held.version
     )
     return await owe(db, change)
 

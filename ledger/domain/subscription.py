@@ -38,11 +38,9 @@ Action = Literal[
     "resume", "reactivate", "expire", "payment_failed", "paid",
 ]  # fmt: skip
 
-# As far back as usage may lie. Every period since the start is closed and invoiced at once: of a
-# mistyped year that would be dozens of invoices.
-EARLIEST_START = timedelta(days=35)
-
 _LIVE = frozenset[SubscriptionStatus]({"trialing", "active", "past_due", "paused"})
+# Every period since a subscription's start is invoiced: of a mistyped year there are hundreds.
+LONG_AGO = timedelta(days=366)
 ENDED = frozenset[SubscriptionStatus]({"canceled", "expired"})
 ALLOWED: dict[Action, frozenset[SubscriptionStatus]] = {
     "change_now": frozenset({"trialing", "active"}),
@@ -112,11 +110,11 @@ def create(
     trial_days: int | None = None,
 ) -> Subscription:
     """A subscription whose first day is the local date of `start`; `trial_days` in place of the
-    plan's. Raises `NotAllowed` for a start in the future or more than 35 days ago."""
+    plan's. Raises `NotAllowed` for a start in the future or long ago."""
     if start > now:
         raise NotAllowed("a subscription cannot start in the future")
-    if start < now - EARLIEST_START:
-        raise NotAllowed("a subscription cannot start more than 35 days ago")
+    if start < now - LONG_AGO:
+        raise NotAllowed("a subscription cannot start more than a year ago")
     tz = zone(timezone)
     days = plan.trial_days if trial_days is None else trial_days
     anchor = start.astimezone(tz).date() + timedelta(days=days)

@@ -36,6 +36,10 @@ UPDATE billing_periods SET invoiced_at = $2 WHERE billing_period_id = $1;
 SELECT effective_at AS since, status, plan_tier, plan_version, anchor, timezone, trial_end
 FROM subscription_history WHERE subscription_id = $1 ORDER BY version;
 
+-- name: period_ends
+SELECT billing_period, MAX(period_end) AS period_end FROM billing_periods
+WHERE subscription_id = $1 AND kind = 'period' GROUP BY billing_period;
+
 -- name: to_bill
 -- What was used under each terms beside what has been invoiced of it, and how far the partitions it is
 -- in have been drained: one snapshot. Of periods before $2 alone, if given.

@@ -19,6 +19,7 @@ from ledger.store.queries import QUERIES
 from ledger.store.subscriptions import Subscription
 
 Kind = Literal["opening", "period", "final"]
+PeriodEnds = dict[date, datetime]  # by billing period
 InvoiceStatus = Literal["draft", "open", "paid", "void", "uncollectible"]
 
 _advance = msgspec.json.Decoder(Advance)
@@ -151,6 +152,12 @@ async def close_period(db: Executor, billing_period_id: UUID, now: datetime) -> 
 async def stands(db: Executor, subscription_id: UUID) -> list[Stand]:
     """The subscription's history, oldest first."""
     return [Stand(**dict(row)) for row in await db.fetch(QUERIES["stands"], subscription_id)]
+
+
+async def period_ends(db: Executor, subscription_id: UUID) -> PeriodEnds:
+    """When each billing period that is over ended."""
+    rows = await db.fetch(QUERIES["period_ends"], subscription_id)
+    return {row["billing_period"]: row["period_end"] for row in rows}
 
 
 async def to_bill(db: Executor, subscription_id: UUID, before: date | None) -> list[ToBill]:

@@ -217,12 +217,16 @@ async def test_a_change_of_an_older_version_than_the_newest_is_refused(desk: Des
         ({"plan_tier": "none_such"}, 400),
         ({"plan_tier": "small", "timezone": "Mars/Olympus"}, 400),
         ({"plan_tier": "small", "timezone": "../../etc/passwd"}, 400),
+        ({"plan_tier": "small", "timezone": "posix/UTC"}, 400),
+        ({"plan_tier": "small", "timezone": "localtime"}, 400),
         ({"plan_tier": "small", "scope": "organization"}, 400),
         ({"plan_tier": "small", "trial_days": 400}, 400),
         ({"plan_tier": "small", "trial_days": -1}, 400),
         ({"plan_tier": "small", "start": "2026-01-01T00:00:00"}, 400),
         ({"plan_tier": "small", "start": "2999-01-01T00:00:00Z"}, 409),
+        ({"plan_tier": "small", "start": "1969-01-01T00:00:00Z"}, 409),
         ({"plan_tier": "small", "start": "0001-01-01T00:00:00Z"}, 409),
+        ({"plan_tier": "small", "start": "0001-01-01T00:00:00+14:00"}, 409),
         ({"plan_tier": "small", "colour": "red"}, 400),
         ({}, 400),
     ],
@@ -289,6 +293,26 @@ async def test_the_history_says_what_by_whom_and_since_when(desk: Desk) -> None:
     last = found["data"][-1]["version"]
     rest = await desk.read("ada", f"/history?starting_after={last}")
     assert ([one["action"] for one in rest["data"]], rest["has_more"]) == (["create"], False)
+    beyond = await desk.read("ada", f"/history?starting_after={2**63}")
+    assert beyond["status"] == 400
+
+
+async def test_another_organizations_name_changes_nothing_and_is_not_in_the_audit_trail(
+    service: Service, desk: Desk
+) -> None:
+    await desk.create("ada", "small", organization_id="acme")
+    assert (await desk.act("ada", "pause", "?organization_id=other"))[0] == 404
+    assert (await desk.act("ada", "pause"))[0] == 200
+    await desk.create("boss", "small", organization_id="north", scope="organization")
+    path = "?scope=organization&organization_id=north"
+    assert (await desk.act("somebody", "pause", path))[0] == 200
+    told = await service.sql.fetch(
+        "SELECT user_id, organization_id FROM audit_events"
+        " WHERE event_type = 'subscription_paused' ORDER BY occurred_at"
+    )
+    assert [tuple(one) for one in told] == [
+        (dev_uuid("ada"), dev_uuid("acme")), (dev_uuid("boss"), dev_uuid("north"))
+    ]  # fmt: skip
 
 
 async def test_subscriptions_are_listed_newest_first(service: Service, desk: Desk) -> None:

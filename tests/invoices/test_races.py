@@ -95,3 +95,27 @@ async def test_those_that_wait_for_an_earlier_one_hold_up_nobody_else(months: Mo
     await months.advance(months.now + GRACE)
     bounds = [(one.period_start, one.period_end) for one in await months.invoices()]
     assert len(bounds) == 3 and bounds == sorted(bounds, key=lambda one: one[1])
+
+
+async def test_a_trial_that_was_over_before_it_was_entered_is_not_charged(months: Months) -> None:
+    await months.plan("pro", "49.00", CENT_EACH)
+    start = months.now - timedelta(days=75)
+    made = await months.create("ada", "pro", start=start, trial_days=70)
+    assert made.subscription.status == "active" and not made.lines
+    assert [one.total for one in await months.invoices()] == [Decimal(49)]  # of the one that runs
+
+
+async def test_a_minimum_is_shared_by_the_time_before_it_ended_though_it_begins_again(
+    months: Months,
+) -> None:
+    await months.plan("pro", "0.00", CENT_EACH | {"minimum_amount": "30.00"})
+    made = await months.create("ada", "pro")
+    running = made.subscription.running
+    assert running is not None
+    await months.advance(running.start + (running.end - running.start) / 4)
+    await months.act("ada", Wish("cancel", when="now"))
+    await months.advance(months.now + GRACE / 2)
+    await months.act("ada", Wish("reactivate"))
+    await months.advance(months.now + GRACE)
+    [ended] = await months.invoices()
+    assert ended.total == Decimal("7.50")
