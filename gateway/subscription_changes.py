@@ -29,14 +29,12 @@ from ledger.domain.subscription import NotAllowed
 from ledger.subscriptions import (
     Address,
     Exists,
-    NoPlan,
     NoSubscription,
     Outcome,
     Stale,
     Subscriptions,
-    Verb,
-    Wish,
 )
+from ledger.wishes import NoPlan, Verb, Wish
 
 T = TypeVar("T")
 _ETAG = re.compile(r'"([0-9]{1,18})"\Z')

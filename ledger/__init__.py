@@ -5,7 +5,8 @@ transaction (`ledger.booking`: usage rows, totals, seal; and the cursor); `ledge
 builds the quota that Redis enforces from the same tables; `ledger.recovery` decides whether Redis
 may be believed, and `ledger.durability` what it keeps on disk.
 
-`ledger.subscriptions` changes a subscription; `ledger.supersede` has the change reach every quota.
+`ledger.subscriptions` changes a subscription as `ledger.wishes` says; `ledger.supersede` has the
+change reach every quota.
 `ledger.cycle` ends periods (`ledger.rollover`) and writes invoices (`ledger.invoicing`).
 
 What went wrong: `ledger.reconcile` compares rows, totals, seals (`ledger.seals`) and counters, and

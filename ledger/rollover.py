@@ -10,7 +10,7 @@ from ledger.domain.period import Span, zone
 from ledger.domain.proration import Advance, base_fee
 from ledger.domain.subscription import ENDED, Subscription, fall_due
 from ledger.store.subscriptions import Subscription as Stored
-from ledger.supersede import Superseded, owe
+from ledger.supersede import NewTerms, owe
 
 # `occurred_at` may lie so far back: until then usage may come that belongs to an ended period.
 LATEST = timedelta(days=36)
@@ -80,7 +80,7 @@ async def _over(
     *,
     ended: bool = False,
 ) -> int:
-    change = Superseded(
+    change = NewTerms(
         stored.subscription_id,
         stored.scope,
         stored.user_id,

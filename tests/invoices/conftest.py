@@ -15,8 +15,9 @@ from ledger.cycle import Cycle
 from ledger.domain.ids import dev_uuid
 from ledger.domain.plan import Price
 from ledger.recovery import recover
-from ledger.subscriptions import Address, Outcome, Subscriptions, Wish
+from ledger.subscriptions import Address, Outcome, Subscriptions
 from ledger.supersede import Superseder
+from ledger.wishes import Wish
 from tests.conftest import Service
 from tests.flow.invariants import check
 from tests.ledger.plans import add_plan, allows, pool

@@ -13,7 +13,7 @@ import pytest
 from ledger import db, store
 from ledger.cycle import Cycle
 from ledger.recovery import recover
-from ledger.subscriptions import Wish
+from ledger.wishes import Wish
 from tests.invoices.conftest import GRACE, TYPE, Months
 
 CENT_EACH = {"usage_type": TYPE, "model": "per_unit", "unit_amount": "0.01"}

@@ -11,7 +11,7 @@ import pytest
 
 from ledger import db
 from ledger.domain.ids import dev_uuid
-from ledger.supersede import Superseded, Superseder, owe
+from ledger.supersede import NewTerms, Superseder, owe
 from tests.conftest import Service
 from tests.flow.invariants import Told, check
 from tests.ledger.plans import add_plan, allows, on_plan, organization_on_plan, pool, subscribe
@@ -40,7 +40,7 @@ async def change(sql: db.Connection, subscription_id: UUID, **columns: Any) -> i
             subscription_id,
         )
         assert row is not None
-        return await owe(sql, Superseded(**dict(row)))
+        return await owe(sql, NewTerms(**dict(row)))
 
 
 async def recorded(service: Service, user: str, organization: str | None = None) -> Any:
