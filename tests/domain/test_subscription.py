@@ -22,6 +22,7 @@ from ledger.domain.subscription import (
     create,
     expire,
     fall_due,
+    is_trial,
     paid,
     pause,
     payment_failed,
@@ -154,8 +155,8 @@ def test_a_trial_ends_where_its_first_paid_period_begins() -> None:
     assert (one.status, one.anchor) == ("trialing", date(2026, 5, 16))
     assert one.trial_end is not None
     assert one.period(one.trial_end).start == one.trial_end
-    assert one.is_trial(one.period(NOW))
-    assert not one.is_trial(one.period(one.trial_end))
+    assert is_trial(one.trial_end, one.period(NOW))
+    assert not is_trial(one.trial_end, one.period(one.trial_end))
 
 
 def test_the_plans_trial_is_the_default_and_one_in_the_past_is_over() -> None:
