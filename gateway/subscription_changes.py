@@ -30,14 +30,12 @@ from ledger.domain.subscription import NotAllowed
 from ledger.subscriptions import (
     Address,
     Exists,
-    NoPlan,
     NoSubscription,
     Outcome,
     Stale,
     Subscriptions,
-    Verb,
-    Wish,
 )
+from ledger.wishes import NoPlan, Verb, Wish
 
 T = TypeVar("T")
 Now = Callable[[], Awaitable[datetime]]

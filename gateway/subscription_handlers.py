@@ -14,7 +14,7 @@ from gateway.subscription_messages import (
     SubscriptionQuery,
 )
 from gateway.subscriptions import Subscriptions
-from ledger.subscriptions import Verb
+from ledger.wishes import Verb
 
 
 class SubscriptionHandlers:

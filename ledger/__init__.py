@@ -5,8 +5,8 @@ transaction (`ledger.booking`: usage rows, totals, seal; and the cursor); `ledge
 builds the quota that Redis enforces from the same tables; `ledger.recovery` decides whether Redis
 may be believed, and `ledger.durability` what it keeps on disk.
 
-`ledger.subscriptions` changes a subscription; `ledger.supersede` has the change reach every quota,
-and `ledger.reload` a new version of the default tier.
+`ledger.subscriptions` changes a subscription as `ledger.wishes` says; `ledger.supersede` has the
+change reach every quota, and `ledger.reload` a new version of the default tier.
 `ledger.cycle` ends periods (`ledger.rollover`) and writes invoices (`ledger.invoicing`);
 `ledger.invoice_actions` is what finance decides about one.
 

@@ -17,6 +17,7 @@ from ledger.domain.line import Line
 from ledger.domain.period import Period, Span, midnight, period_at, zone
 from ledger.domain.plan import Plan
 from ledger.domain.proration import Advance
+from ledger.domain.subscription import is_trial
 from ledger.domain.unit_policy import GROUPING, Measured, billable
 from ledger.rollover import LATEST
 from ledger.store.invoices import BillingPeriod, ToBill
@@ -104,16 +105,17 @@ class Invoicing:
 
     async def _terms(self, billing_period: date, version: PlanVersion) -> PlanInForce:
         period = await self._period(billing_period)
-        trial_end = self._stand(billing_period).trial_end
         return PlanInForce(
             await self._plan(version),
             version[1],
             period,
             self._in_force(period).get(version, ()),
-            trial_end is not None and period.end <= trial_end,
+            is_trial(self._stand(billing_period).trial_end, period),
         )
 
     async def _billable(self, one: ToBill, terms: PlanInForce) -> Decimal:
+        if terms.trial:
+            return Decimal(0)  # on no line: nothing of it may count as invoiced
         price = terms.price(one.usage_type)
         policy = price.units if price else None
         if policy is None or GROUPING[policy.policy] == "none":

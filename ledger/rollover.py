@@ -8,9 +8,9 @@ from ledger import store
 from ledger.db import Executor
 from ledger.domain.period import Span, zone
 from ledger.domain.proration import Advance, base_fee
-from ledger.domain.subscription import ENDED, Subscription, fall_due
+from ledger.domain.subscription import ENDED, Subscription, fall_due, is_trial
 from ledger.store.subscriptions import Subscription as Stored
-from ledger.supersede import Superseded, owe
+from ledger.supersede import NewTerms, owe
 
 # `occurred_at` may lie so far back: until then usage may come that belongs to an ended period.
 LATEST = timedelta(days=36)
@@ -44,7 +44,7 @@ async def roll(db: Executor, stored: Stored, now: datetime, grace: timedelta) ->
         running = None
         if after.status not in ENDED:
             running = after.period(end)
-            if after.status in PAID_AHEAD and not after.is_trial(running):
+            if after.status in PAID_AHEAD and not is_trial(after.trial_end, running):
                 found = await store.plan(db, after.plan_tier, after.plan_version)
                 assert found is not None, "a subscription is on a plan version that exists"
                 advance = base_fee(found[1], after.plan_version, running)
@@ -80,7 +80,7 @@ async def _over(
     *,
     ended: bool = False,
 ) -> int:
-    change = Superseded(
+    change = NewTerms(
         stored.subscription_id,
         stored.scope,
         stored.user_id,

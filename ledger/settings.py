@@ -12,10 +12,13 @@ from datetime import timedelta
 from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
+
+T = TypeVar("T", bound=str)
+ProfileName = Literal["dev-fast", "default", "replicated"]
 
 
 class SettingError(ValueError):
@@ -41,7 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     gateway_workers: int = 1
     gateway_connections: int = 10_000
     partitions: int = 16
-    durability: Literal["dev-fast", "default", "replicated"] = "default"
+    durability: ProfileName = "default"
     durability_replicas: int = 0
     stream_retention_seconds: int = 600
     undrained_cap: int = 1_000_000
@@ -63,10 +66,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
     """The settings of this process. Raises `SettingError` naming the first bad variable."""
     read = _Reader(environ)
-    environment = read.choice("BILLING_ENV", "dev", ("dev", "production"))
-    durability = read.choice("DURABILITY", "default", ("dev-fast", "default", "replicated"))
+    durability: ProfileName = read.choice(
+        "DURABILITY", "default", ("dev-fast", "default", "replicated")
+    )
     settings = Settings(
-        environment=environment,  # type: ignore[arg-type]
+        environment=read.choice("BILLING_ENV", "dev", ("dev", "production")),
         host=read.text("HOST", "127.0.0.1"),
         port=read.integer("PORT", 8081, 1, 65535),
         database_url=read.url("DATABASE_URL", ("postgresql", "postgres")),
@@ -78,7 +82,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         gateway_workers=read.integer("GATEWAY_WORKERS", 1, 1, 256),
         gateway_connections=read.integer("GATEWAY_CONNECTIONS", 10_000, 1, 1_000_000),
         partitions=read.integer("PARTITIONS", 16, 1, 1024),
-        durability=durability,  # type: ignore[arg-type]
+        durability=durability,
         durability_replicas=_replicas(read, durability),
         stream_retention_seconds=read.integer("STREAM_RETENTION_SECONDS", 600, 0, 7 * 86400),
         undrained_cap=read.integer("UNDRAINED_CAP", 1_000_000, 1, 1_000_000_000),
@@ -86,9 +90,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         invoice_park_above=Decimal(read.integer("INVOICE_PARK_ABOVE", 100_000, 1, 10**12)),
         test_clock=read.boolean("TEST_CLOCK", False),
         auth_audience=read.text("AUTH_AUDIENCE", "billing"),
-        log_level=read.choice(  # type: ignore[arg-type]
-            "LOG_LEVEL", "info", ("debug", "info", "warning", "error")
-        ),
+        log_level=read.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
     )
     if settings.test_clock and not settings.is_dev:
         raise SettingError("TEST_CLOCK", "is never for production: time there is what it is")
@@ -197,8 +199,9 @@ class _Reader:
             raise SettingError(name, "must be true or false")
         return words[value.lower()]
 
-    def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> str:
+    def choice(self, name: str, default: T, allowed: tuple[T, ...]) -> T:
         value = self.text(name, default)
-        if value not in allowed:
-            raise SettingError(name, f"must be one of {', '.join(allowed)}")
-        return value
+        for one in allowed:
+            if value == one:
+                return one
+        raise SettingError(name, f"must be one of {', '.join(allowed)}")

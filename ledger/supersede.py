@@ -26,8 +26,7 @@ from ledger.domain.control import Control, Kind, encode_control
 from ledger.domain.plan import Scope
 from ledger.domain.usage import ms_of
 from ledger.entitlements import NoDefaultTier
-from ledger.recovery import Superseded as Refused
-from ledger.recovery import recover
+from ledger.recovery import Superseded, recover
 from lua import keys
 from lua.connection import RedisUnavailable
 from lua.scripts import Scripts
@@ -39,10 +38,10 @@ TOPIC = "supersede"
 RESEND_S = 10  # longer than an entry takes to be drained when nothing is wrong
 BATCH = 100
 # What a partition's server is away for; those of others may answer.
-AWAY = (RedisUnavailable, Refused, Fenced)
+AWAY = (RedisUnavailable, Superseded, Fenced)
 
 
-class Superseded(msgspec.Struct, frozen=True):
+class NewTerms(msgspec.Struct, frozen=True):
     """The subscription whose terms have changed, and the version they have since."""
 
     subscription_id: UUID
@@ -53,7 +52,7 @@ class Superseded(msgspec.Struct, frozen=True):
     closes: datetime | None = None  # the end of a period: refused by a Redis that is not there yet
 
 
-async def owe(db: Executor, change: Superseded) -> int:
+async def owe(db: Executor, change: NewTerms) -> int:
     """Notes that a change must reach Redis, in the transaction that makes it; the outbox row."""
     return await store.outbox.insert(db, TOPIC, msgspec.json.encode(change).decode())
 
@@ -84,7 +83,7 @@ class Superseder:
         payload = await store.outbox.claim(db, outbox_id, RESEND_S)
         if payload is None:
             return
-        change = msgspec.json.decode(payload, type=Superseded)
+        change = msgspec.json.decode(payload, type=NewTerms)
         versions = await self._overtaken(db, change)
         # Before the first entry: it may be drained as soon as it is there.
         await store.outbox.await_partitions(db, outbox_id, versions)
@@ -110,7 +109,7 @@ class Superseder:
             await recover(db, self._scripts, partition)
             await self._scripts.supersede(partition, subjects, **args)
 
-    async def _overtaken(self, db: Executor, change: Superseded) -> dict[int, dict[bytes, int]]:
+    async def _overtaken(self, db: Executor, change: NewTerms) -> dict[int, dict[bytes, int]]:
         """Per partition the quotas that may hold earlier terms, and the version each must have.
         Read after the change is committed: what is loaded later sees it. Of an organisation the
         pool alone: a user's quota is used only beside the pool that it was loaded with."""

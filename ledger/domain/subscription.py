@@ -86,9 +86,10 @@ class Subscription(msgspec.Struct, frozen=True):
     def period(self, instant: datetime) -> Period:
         return period_at(instant, self.anchor, self.interval, self.timezone)
 
-    def is_trial(self, period: Span) -> bool:
-        """Whether the period is free: a trial ends where a period does."""
-        return self.trial_end is not None and period.end <= self.trial_end
+
+def is_trial(trial_end: datetime | None, period: Span) -> bool:
+    """Whether the period is free: a trial ends where a period does."""
+    return trial_end is not None and period.end <= trial_end
 
 
 class Changed(msgspec.Struct, frozen=True):

@@ -25,6 +25,7 @@ from ledger.domain.subscription import (
     cancel_at_period_end,
     create,
     fall_due,
+    is_trial,
     pause,
     resume,
 )
@@ -74,7 +75,7 @@ class Year:
                 self.act(at, event)
                 since = at
             self.note(since, period.end)
-            trial = self.subscription.is_trial(period)
+            trial = is_trial(self.subscription.trial_end, period)
             for tier, spans in self.in_force.items():
                 plan = self.plans[tier]
                 self.terms[number, tier] = PlanInForce(plan, VERSION, period, tuple(spans), trial)

@@ -8,7 +8,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 from ledger import store
-from ledger.subscriptions import Wish
+from ledger.wishes import Wish
 from tests.invoices.conftest import GRACE, TYPE, Months
 
 CENT_EACH = {"usage_type": TYPE, "model": "per_unit", "unit_amount": "0.01"}

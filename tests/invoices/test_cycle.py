@@ -13,7 +13,7 @@ import pytest
 from ledger import db, store
 from ledger.cycle import Cycle
 from ledger.recovery import recover
-from ledger.subscriptions import Wish
+from ledger.wishes import Wish
 from tests.invoices.conftest import GRACE, TYPE, Months
 
 CENT_EACH = {"usage_type": TYPE, "model": "per_unit", "unit_amount": "0.01"}
@@ -35,6 +35,20 @@ async def test_a_beginning_is_invoiced_at_once_and_a_period_when_it_is_over(
     assert (second.number, second.period_end, second.total) == (
         "INV-00000002", end, Decimal("51.50")
     )  # fmt: skip
+
+
+async def test_what_is_used_in_a_trial_is_never_invoiced(months: Months) -> None:
+    await months.plan("pro", "49.00", CENT_EACH)
+    await months.create("ada", "pro", trial_days=10)
+    assert await months.invoices() == []
+    await months.use("ada", 100)
+    end = await months.end_of_period("ada")
+    await months.use("ada", 10, at=end - timedelta(hours=2))
+    await months.use("ada", 100)
+    await months.end_of_period("ada")
+    first, second = await months.invoices()
+    assert await months.lines(first) == [("base_fee", "49.00")]
+    assert await months.lines(second) == [("base_fee", "49.00"), ("usage", "1.00")]
 
 
 async def test_it_waits_for_the_grace(months: Months) -> None:

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from ledger.domain.ids import dev_uuid
-from ledger.subscriptions import Wish
+from ledger.wishes import Wish
 from tests.conftest import Service
 from tests.invoices.conftest import TYPE, Months
 

@@ -11,7 +11,7 @@ import pytest
 
 from ledger import db
 from ledger.domain.ids import dev_uuid
-from ledger.supersede import Superseded, Superseder, owe
+from ledger.supersede import NewTerms, Superseder, owe
 from lua import keys
 from lua.connection import RedisUnavailable
 from tests.conftest import Service
@@ -42,7 +42,7 @@ async def change(sql: db.Connection, subscription_id: UUID, **columns: Any) -> i
             subscription_id,
         )
         assert row is not None
-        return await owe(sql, Superseded(**dict(row)))
+        return await owe(sql, NewTerms(**dict(row)))
 
 
 async def recorded(service: Service, user: str, organization: str | None = None) -> Any:

@@ -20,7 +20,9 @@ class Mutant(NamedTuple):
 
 RECORD, LOAD, RECOVER = "lua/record.lua", "lua/load.lua", "lua/recover.lua"
 DRAIN = "ledger/drain.py"
+INVOICES = "ledger/sql/invoices.sql"
 LUA, LEDGER = "tests/lua", "tests/ledger"
+CYCLE = "tests/invoices/test_cycle.py"
 
 MUTANTS = [
     # The record script.
@@ -211,4 +213,17 @@ MUTANTS = [
            "2 * rest > size", "2 * rest >= size", "tests/domain/test_unit_policy.py"),
     Mutant("lets due changes wait", "ledger/domain/subscription.py",
            "instant <= now", "instant < now", "tests/domain/test_subscription.py"),
+    # The billing cycle.
+    Mutant("counts nothing that is to be invoiced", "ledger/booking.py",
+           "if billable := _billable(records):", "if billable := []:",
+           "tests/reconcile/test_billable.py"),
+    Mutant("recalculates nothing that is to be invoiced", "ledger/recalculate.py",
+           "await store.billable.put(connection, one)", "pass", "tests/reconcile/test_billable.py"),
+    Mutant("invoices before the close is drained", INVOICES,
+           "AND (b.outbox_id IS NULL OR o.done_at IS NOT NULL)", "", CYCLE),
+    Mutant("forgets what it has invoiced", INVOICES,
+           "b.measured AS billed_measured, b.billable AS billed",
+           "NULL::NUMERIC AS billed_measured, NULL::NUMERIC AS billed", CYCLE),
+    Mutant("leaves a gap between numbers", INVOICES,
+           "SET last = last + 1", "SET last = last + 2", CYCLE),
 ]  # fmt: skip

@@ -1,0 +1,89 @@
+"""What the rules make of a wish for a subscription: pure but for the plans that it looks up."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from ledger import store
+from ledger.db import Executor
+from ledger.domain import plan_change
+from ledger.domain import subscription as life
+from ledger.domain.line import Line
+from ledger.domain.period import Span
+from ledger.domain.plan import Plan
+from ledger.domain.plan_change import When
+from ledger.domain.proration import Advance, base_fee, paid_line
+from ledger.domain.subscription import Changed
+from ledger.store.subscriptions import Subscription
+
+Verb = Literal["change", "cancel", "uncancel", "pause", "resume", "reactivate"]
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """What is to happen to a subscription. `when`: as the rules say, unless given."""
+
+    verb: Verb
+    plan_tier: str | None = None
+    when: When | None = None
+
+
+class NoPlan(Exception):
+    """The catalogue has no plan of this tier."""
+
+
+async def plan_of(db: Executor, tier: str, version: int | None = None) -> tuple[int, Plan]:
+    """A version of a plan, the newest unless given, with its number. Raises `NoPlan`."""
+    found = await store.plan(db, tier, version)
+    if found is None:
+        raise NoPlan
+    return found
+
+
+def running_after(found: Subscription, after: life.Subscription, now: datetime) -> Span | None:
+    """The period that runs after a change: another one only after a beginning or a change of
+    interval."""
+    if after.status in life.ENDED:
+        return None
+    if found.status in life.ENDED or after.interval != found.interval:
+        return after.period(now)
+    return found.running
+
+
+async def granted(
+    db: Executor, found: Subscription, wish: Wish, now: datetime
+) -> tuple[Plan, Changed]:
+    """What the rules make of a wish, and the plan whose currency its lines have."""
+    mine = found.life
+    _, plan = await plan_of(db, mine.plan_tier, mine.plan_version)
+    paid = found.advance if found.advance and now in found.advance.span else None
+    match wish.verb:
+        case "change":
+            assert wish.plan_tier is not None
+            version, new = await plan_of(db, wish.plan_tier)
+            when = wish.when or plan_change.default_when(plan, new)
+            if when == "now":
+                return plan, plan_change.change_now(mine, plan, new, version, now=now, paid=paid)
+            later = plan_change.change_at_period_end(mine, plan, new, version, now=now)
+            return plan, Changed(later)
+        case "cancel":
+            ended = life.cancel_now if wish.when == "now" else life.cancel_at_period_end
+            return plan, Changed(ended(mine, now))
+        case "uncancel":
+            return plan, Changed(life.uncancel(mine, now))
+        case "pause":
+            return plan, Changed(life.pause(mine, now))
+        case "resume":
+            return plan, life.resume(mine, plan, now=now, paid=paid)
+        case "reactivate":
+            again = life.reactivate(mine, now)
+            advance = base_fee(plan, again.plan_version, again.period(now))
+            return plan, Changed(again, fee(advance), advance)
+
+
+def fee(advance: Advance) -> tuple[Line, ...]:
+    """The line of what is paid in advance; none where that is nothing."""
+    line = paid_line("base_fee", advance, "base fee")
+    return (line,) if line.amount else ()
