@@ -22,7 +22,8 @@ from ledger.domain.invoice import Draft
 from ledger.domain.money import amount_text
 from ledger.invoicing import Drafted, draft_of
 from ledger.rollover import roll
-from ledger.store.invoices import BillingPeriod, Invoice
+from ledger.store.billing_periods import BillingPeriod
+from ledger.store.invoices import Invoice
 from ledger.store.subscriptions import Subscription
 from ledger.supersede import Superseder
 
@@ -52,9 +53,9 @@ class Cycle:
     async def run_once(self, now: datetime) -> int:
         """Closes and invoices what is due; how many steps were made."""
         steps = 0
-        for subscription_id in await store.invoices.to_close(self._db, now, BATCH):
+        for subscription_id in await store.billing_periods.to_close(self._db, now, BATCH):
             steps += await self._apart(subscription_id, self._close(subscription_id, now))
-        for period_id, subscription_id in await store.invoices.due(self._db, now, BATCH):
+        for period_id, subscription_id in await store.billing_periods.due(self._db, now, BATCH):
             work = self._invoice(period_id, subscription_id, now)
             steps += await self._apart(subscription_id, work)
         return steps
@@ -87,12 +88,12 @@ class Cycle:
             stored = await store.subscriptions.hold_by_id(self._db, subscription_id)
             if stored is None:
                 return False
-            period = await store.invoices.hold_period(self._db, period_id)
+            period = await store.billing_periods.hold(self._db, period_id)
             if period is None:
                 return False
             drafted = await draft_of(self._db, stored, period)
             await self._write(stored, period, drafted, now)
-            await store.invoices.close_period(self._db, period_id, now)
+            await store.billing_periods.close(self._db, period_id, now)
         return True
 
     async def _write(

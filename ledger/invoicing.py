@@ -20,7 +20,8 @@ from ledger.domain.proration import Advance
 from ledger.domain.subscription import is_trial
 from ledger.domain.unit_policy import GROUPING, Measured, billable
 from ledger.rollover import LATEST
-from ledger.store.invoices import BillingPeriod, ToBill
+from ledger.store.billing_periods import BillingPeriod
+from ledger.store.invoices import ToBill
 from ledger.store.subscriptions import Subscription
 
 # A record may say that its work was done a little after it was recorded.
@@ -55,7 +56,7 @@ class Invoicing:
         self._stored = stored
         self._plans: dict[PlanVersion, Plan] = {}
         self._stands: Sequence[Stand] = ()
-        self._ends: store.invoices.PeriodEnds = {}
+        self._ends: store.billing_periods.PeriodEnds = {}
 
     async def draft(
         self,
@@ -66,8 +67,8 @@ class Invoicing:
     ) -> Drafted:
         """The invoice of a period that is over (None: of none), with what came late for others, but
         for those that begin on the day `before` or later."""
-        self._stands = await store.invoices.stands(self._db, self._stored.subscription_id)
-        self._ends = await store.invoices.period_ends(self._db, self._stored.subscription_id)
+        self._stands = await store.billing_periods.stands(self._db, self._stored.subscription_id)
+        self._ends = await store.billing_periods.ends(self._db, self._stored.subscription_id)
         used: dict[PlanVersion, dict[str, Decimal]] = defaultdict(dict)
         late: list[Late] = []
         billed: list[tuple[ToBill, Decimal]] = []

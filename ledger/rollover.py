@@ -20,7 +20,7 @@ PAID_AHEAD = frozenset({"active", "past_due"})
 async def begin(db: Executor, stored: Stored, now: datetime) -> None:
     """Sets down the first invoice of a subscription that has just begun, of the lines it has."""
     assert stored.period_start is not None
-    await store.invoices.add_period(
+    await store.billing_periods.add(
         db,
         stored.subscription_id,
         "opening",
@@ -90,7 +90,7 @@ async def _over(
     )
     owed = await owe(db, change)
     billing_period = _local(life, period.start)
-    await store.invoices.add_period(
+    await store.billing_periods.add(
         db,
         stored.subscription_id,
         "period",
@@ -103,7 +103,7 @@ async def _over(
         due_at=period.end + grace,
     )
     if ended or fall_due(life, period.end).status in ENDED:
-        await store.invoices.add_period(
+        await store.billing_periods.add(
             db,
             stored.subscription_id,
             "final",

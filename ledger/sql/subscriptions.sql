@@ -16,6 +16,13 @@ WHERE s.scope = $1 AND CASE WHEN $1 = 'user' THEN s.user_id = $2 ELSE s.organiza
 ORDER BY s.status IN ('canceled', 'expired'), s.version DESC LIMIT 1
 FOR UPDATE OF s;
 
+-- name: hold_subscription_by_id
+-- Whoever else works on it (a change, another ledger) is waited for by nobody: next time.
+SELECT s.*, p."interval", p.entitlements
+FROM subscriptions s
+JOIN billing_plans p ON p.plan_tier = s.plan_tier AND p.version = s.plan_version
+WHERE s.subscription_id = $1 FOR UPDATE OF s SKIP LOCKED;
+
 -- name: newest_subscription
 SELECT s.*, p."interval", p.entitlements
 FROM subscriptions s

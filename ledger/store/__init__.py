@@ -3,7 +3,7 @@
 A module here stands beside the ``.sql`` file of its name; `records` has none, as it writes by COPY.
 """
 
-from ledger.store import billable, catalogue, invoices, outbox, subscriptions
+from ledger.store import billable, billing_periods, catalogue, invoices, outbox, subscriptions
 from ledger.store.backup import (
     Position,
     applied_migrations,
@@ -114,6 +114,7 @@ __all__ = [
     "applied_migrations",
     "audit_heads",
     "billable",
+    "billing_periods",
     "bump_revision",
     "catalogue",
     "claim_keys",

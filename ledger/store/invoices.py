@@ -1,4 +1,4 @@
-"""What is to be invoiced, and invoices."""
+"""What has been used and not invoiced, and invoices."""
 
 from __future__ import annotations
 
@@ -11,34 +11,15 @@ from uuid import UUID
 import msgspec
 
 from ledger.db import Executor
-from ledger.domain.in_force import Stand
 from ledger.domain.line import Line, LineKind
 from ledger.domain.plan import Scope
-from ledger.domain.proration import Advance
 from ledger.store.queries import QUERIES
 from ledger.store.subscriptions import Subscription
 
-Kind = Literal["opening", "period", "final"]
-PeriodEnds = dict[date, datetime]  # by billing period
 InvoiceStatus = Literal["draft", "open", "paid", "void", "uncollectible"]
 
-_advance = msgspec.json.Decoder(Advance)
 _line = msgspec.json.Decoder(Line)
 _places = msgspec.json.Decoder(dict[int, int])
-
-
-class BillingPeriod(msgspec.Struct, frozen=True):
-    """What one invoice is about. A beginning and an end have no time of their own: their start is
-    their end."""
-
-    billing_period_id: UUID
-    subscription_id: UUID
-    kind: Kind
-    period_start: datetime
-    period_end: datetime
-    billing_period: date
-    advance: Advance | None
-    lines_before: datetime
 
 
 class ToBill(msgspec.Struct, frozen=True):
@@ -100,64 +81,6 @@ class InvoiceLine(msgspec.Struct, frozen=True):
     plan_version: int | None
     period_start: datetime | None
     period_end: datetime | None
-
-
-async def to_close(db: Executor, now: datetime, most: int) -> list[UUID]:
-    """Subscriptions whose period is over."""
-    rows = await db.fetch(QUERIES["subscriptions_to_close"], now, most)
-    return [row["subscription_id"] for row in rows]
-
-
-async def add_period(
-    db: Executor,
-    subscription_id: UUID,
-    kind: Kind,
-    start: datetime,
-    end: datetime,
-    billing_period: date,
-    *,
-    advance: Advance | None = None,
-    lines_before: datetime,
-    outbox_id: int | None = None,
-    due_at: datetime,
-) -> None:
-    said = None if advance is None else msgspec.json.encode(advance).decode()
-    await db.execute(
-        QUERIES["insert_billing_period"],
-        subscription_id, kind, start, end, billing_period, said, lines_before, outbox_id, due_at,
-    )  # fmt: skip
-
-
-async def due(db: Executor, now: datetime, most: int) -> list[tuple[UUID, UUID]]:
-    """Billing periods that may be invoiced, with their subscriptions."""
-    rows = await db.fetch(QUERIES["due_billing_periods"], now, most)
-    return [(row["billing_period_id"], row["subscription_id"]) for row in rows]
-
-
-async def hold_period(db: Executor, billing_period_id: UUID) -> BillingPeriod | None:
-    """It, unless it has been invoiced or an earlier one has not. Only while holding the
-    subscription."""
-    row = await db.fetchrow(QUERIES["hold_billing_period"], billing_period_id)
-    if row is None:
-        return None
-    found = {name: row[name] for name in BillingPeriod.__struct_fields__}
-    found["advance"] = _advance.decode(row["advance"]) if row["advance"] else None
-    return BillingPeriod(**found)
-
-
-async def close_period(db: Executor, billing_period_id: UUID, now: datetime) -> None:
-    await db.execute(QUERIES["close_billing_period"], billing_period_id, now)
-
-
-async def stands(db: Executor, subscription_id: UUID) -> list[Stand]:
-    """The subscription's history, oldest first."""
-    return [Stand(**dict(row)) for row in await db.fetch(QUERIES["stands"], subscription_id)]
-
-
-async def period_ends(db: Executor, subscription_id: UUID) -> PeriodEnds:
-    """When each billing period that is over ended."""
-    rows = await db.fetch(QUERIES["period_ends"], subscription_id)
-    return {row["billing_period"]: row["period_end"] for row in rows}
 
 
 async def to_bill(db: Executor, subscription_id: UUID, before: date | None) -> list[ToBill]:

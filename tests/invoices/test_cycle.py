@@ -276,4 +276,4 @@ async def test_a_period_is_closed_in_the_audit_trail(months: Months) -> None:
     )
     kinds = [one["event_type"] for one in events]
     assert "period_closed" in kinds and kinds.count("invoice_issued") == 2
-    assert await store.invoices.to_close(months.sql, months.now, 9) == []
+    assert await store.billing_periods.to_close(months.sql, months.now, 9) == []

@@ -91,7 +91,7 @@ async def test_those_that_wait_for_an_earlier_one_hold_up_nobody_else(months: Mo
     await months.advance(months.now + timedelta(minutes=1))
     await months.act("ada", Wish("reactivate"))  # its first invoice waits for the last one's grace
     assert len(await months.invoices()) == 1
-    assert await store.invoices.due(months.sql, months.now, 9) == []
+    assert await store.billing_periods.due(months.sql, months.now, 9) == []
     await months.advance(months.now + GRACE)
     bounds = [(one.period_start, one.period_end) for one in await months.invoices()]
     assert len(bounds) == 3 and bounds == sorted(bounds, key=lambda one: one[1])

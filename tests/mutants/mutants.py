@@ -21,6 +21,7 @@ class Mutant(NamedTuple):
 RECORD, LOAD, RECOVER = "lua/record.lua", "lua/load.lua", "lua/recover.lua"
 DRAIN = "ledger/drain.py"
 INVOICES = "ledger/sql/invoices.sql"
+PERIODS = "ledger/sql/billing_periods.sql"
 LUA, LEDGER = "tests/lua", "tests/ledger"
 CYCLE = "tests/invoices/test_cycle.py"
 
@@ -219,7 +220,7 @@ MUTANTS = [
            "tests/reconcile/test_billable.py"),
     Mutant("recalculates nothing that is to be invoiced", "ledger/recalculate.py",
            "await store.billable.put(connection, one)", "pass", "tests/reconcile/test_billable.py"),
-    Mutant("invoices before the close is drained", INVOICES,
+    Mutant("invoices before the close is drained", PERIODS,
            "AND (b.outbox_id IS NULL OR o.done_at IS NOT NULL)", "", CYCLE),
     Mutant("forgets what it has invoiced", INVOICES,
            "b.measured AS billed_measured, b.billable AS billed",

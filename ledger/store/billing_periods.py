@@ -1,0 +1,91 @@
+"""Which periods are over, and which of them are to be invoiced."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+
+from ledger.db import Executor
+from ledger.domain.in_force import Stand
+from ledger.domain.proration import Advance
+from ledger.store.queries import QUERIES
+
+Kind = Literal["opening", "period", "final"]
+PeriodEnds = dict[date, datetime]  # by billing period
+
+_advance = msgspec.json.Decoder(Advance)
+
+
+class BillingPeriod(msgspec.Struct, frozen=True):
+    """What one invoice is about. A beginning and an end have no time of their own: their start is
+    their end."""
+
+    billing_period_id: UUID
+    subscription_id: UUID
+    kind: Kind
+    period_start: datetime
+    period_end: datetime
+    billing_period: date
+    advance: Advance | None
+    lines_before: datetime
+
+
+async def to_close(db: Executor, now: datetime, most: int) -> list[UUID]:
+    """Subscriptions whose period is over."""
+    rows = await db.fetch(QUERIES["subscriptions_to_close"], now, most)
+    return [row["subscription_id"] for row in rows]
+
+
+async def add(
+    db: Executor,
+    subscription_id: UUID,
+    kind: Kind,
+    start: datetime,
+    end: datetime,
+    billing_period: date,
+    *,
+    advance: Advance | None = None,
+    lines_before: datetime,
+    outbox_id: int | None = None,
+    due_at: datetime,
+) -> None:
+    said = None if advance is None else msgspec.json.encode(advance).decode()
+    await db.execute(
+        QUERIES["insert_billing_period"],
+        subscription_id, kind, start, end, billing_period, said, lines_before, outbox_id, due_at,
+    )  # fmt: skip
+
+
+async def due(db: Executor, now: datetime, most: int) -> list[tuple[UUID, UUID]]:
+    """Billing periods that may be invoiced, with their subscriptions."""
+    rows = await db.fetch(QUERIES["due_billing_periods"], now, most)
+    return [(row["billing_period_id"], row["subscription_id"]) for row in rows]
+
+
+async def hold(db: Executor, billing_period_id: UUID) -> BillingPeriod | None:
+    """It, unless it has been invoiced or an earlier one has not. Only while holding the
+    subscription."""
+    row = await db.fetchrow(QUERIES["hold_billing_period"], billing_period_id)
+    if row is None:
+        return None
+    found = {name: row[name] for name in BillingPeriod.__struct_fields__}
+    found["advance"] = _advance.decode(row["advance"]) if row["advance"] else None
+    return BillingPeriod(**found)
+
+
+async def close(db: Executor, billing_period_id: UUID, now: datetime) -> None:
+    await db.execute(QUERIES["close_billing_period"], billing_period_id, now)
+
+
+async def stands(db: Executor, subscription_id: UUID) -> list[Stand]:
+    """The subscription's history, oldest first."""
+    return [Stand(**dict(row)) for row in await db.fetch(QUERIES["stands"], subscription_id)]
+
+
+async def ends(db: Executor, subscription_id: UUID) -> PeriodEnds:
+    """When each billing period that is over ended."""
+    rows = await db.fetch(QUERIES["period_ends"], subscription_id)
+    return {row["billing_period"]: row["period_end"] for row in rows}
