@@ -48,6 +48,8 @@ async def play(stand: Stand, clients: Clients, seals: Chains, episode: Episode, 
     back_s, drained_s = -1.0, -1.0
     wrong: list[str] = []
     try:
+        # Of a new stand: a database put back to before its first vouching is for an operator.
+        await _back_in_service(stand)
         load = asyncio.create_task(clients.run(http, accounts, f"{seed}-{episode.number}"))
         try:
             await _all_happen(faults, episode)
