@@ -77,6 +77,12 @@ def usage(user: str, quantity: int = 1, **more: Any) -> dict[str, Any]:
     return {"user_id": user, "usage_type": "api_calls", "quantity": quantity, **more}
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may shed a part of a large batch, which is not what is tested here."""
+    monkeypatch.setattr("gateway.lane.WAIT_S", 10.0)
+
+
 @pytest.fixture
 async def ada(service: Service, postgres_pool: db.Pool) -> Loading:
     await service.drained()
