@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 
 from ledger import db, reload, store
+from ledger.domain.money import amount_text
 from ledger.domain.plan import Name, Plan
 from ledger.domain.plan_problems import check
 
@@ -50,6 +51,9 @@ async def put_plan(
     async with pool.acquire() as connection, connection.transaction():
         await store.catalogue.lock_catalogue(connection)
         check(plan, await store.usage_types(connection))
+        # As it is read back: 499 and 499.00 are no two versions.
+        fee = amount_text(Decimal(plan.base_fee), plan.currency)
+        plan = msgspec.structs.replace(plan, base_fee=fee)
         newest, old = await store.plan(connection, plan.tier) or (0, None)
         if if_version not in (None, newest):
             raise StalePlan

@@ -118,7 +118,7 @@ class Cycle:
         }
         await store.insert_audit_event(
             self._db,
-            "invoice_parked" if invoice.parked else "invoice_issued",
+            f"invoice_{'parked' if invoice.parked else 'issued' if invoice.number else 'kept'}",
             "ledger",
             details,
             now,

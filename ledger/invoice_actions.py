@@ -43,6 +43,8 @@ class InvoiceActions:
             found = await _held(db, invoice_id)
             if found.status not in ("draft", "open"):
                 raise NotPossible(f"an invoice that is {found.status} cannot be voided")
+            if found.credited:
+                raise NotPossible("it has been credited: voided as well, that would be given twice")
             if not await store.invoices.return_credit(
                 db, found.subscription_id, found.subtotal - found.total
             ):

@@ -52,6 +52,7 @@ async def test_a_change_is_a_new_version_and_the_same_again_is_none(service: Ser
     assert (status, said["version"], headers["ETag"]) == (200, 1, '"1"')
     assert said == PLAN | {"version": 1}
     assert (await put(service, "/plans/clinic", PLAN))[1]["version"] == 1
+    assert (await put(service, "/plans/clinic", PLAN | {"base_fee": "499"}))[1]["version"] == 1
     dearer = PLAN | {"base_fee": "599.00"}
     assert (await put(service, "/plans/clinic", dearer))[1]["version"] == 2
     assert (await get(service, "/plans/clinic"))[1]["base_fee"] == "599.00"

@@ -46,11 +46,25 @@ async def test_of_a_voided_invoice_nothing_is_paid_and_nothing_is_invoiced_again
     months, path = invoiced
     status, said = await post(months.service, f"{path}/void", {"reason": "wrong customer"})
     assert (status, said["status"], said["number"]) == (200, "void", "INV-00000001")
+    [event] = await months.sql.fetch(
+        "SELECT actor, details ->> 'reason' AS reason FROM audit_events"
+        " WHERE event_type = 'invoice_voided'"
+    )
+    assert tuple(event) == ("finance-dev", "wrong customer")
     assert (await post(months.service, f"{path}/void", {"reason": "again"}))[0] == 409
     assert (await post(months.service, f"{path}/credits", {"amount": "1", "reason": "x"}))[0] == 409
     await months.end_of_period("ada")
     _, second = await months.invoices()
     assert await months.lines(second) == [("base_fee", "49.00")]
+
+
+async def test_what_was_credited_is_not_given_back_again_by_a_void(
+    invoiced: tuple[Months, str],
+) -> None:
+    months, path = invoiced
+    assert (await post(months.service, f"{path}/credits", {"amount": "9", "reason": "x"}))[0] == 200
+    status, said = await post(months.service, f"{path}/void", {"reason": "x"})
+    assert (status, (await months.invoices())[0].status) == (409, "open"), said
 
 
 async def test_a_credit_is_on_the_next_invoice_and_at_most_the_whole(
@@ -117,12 +131,9 @@ async def test_only_finance_and_admins_may_and_each_is_audited(
             assert status == 403
     assert (await post(months.service, f"{path}/credits", {"amount": "0", "reason": "x"}))[0] == 409
     assert (await post(months.service, f"{path}/credits", credit, role="admin"))[0] == 200
-    await post(months.service, f"{path}/void", {"reason": "mistake"})
+    await post(months.service, f"{path}/void", {"reason": "mistake"})  # credited: refused
     events = await months.sql.fetch(
         "SELECT event_type, actor, details ->> 'reason' AS reason FROM audit_events"
         " WHERE event_type LIKE 'invoice%' AND actor <> 'ledger' ORDER BY occurred_at"
     )
-    assert [tuple(one) for one in events] == [
-        ("invoice_credited", "admin-dev", "outage"),
-        ("invoice_voided", "finance-dev", "mistake"),
-    ]
+    assert [tuple(one) for one in events] == [("invoice_credited", "admin-dev", "outage")]

@@ -218,6 +218,8 @@ async def test_numbers_have_no_gaps_and_nothing_to_pay_has_none(months: Months) 
     ]
     free = [one for one in found if one.number is None]
     assert {(one.status, one.total) for one in free} == {("paid", Decimal(0))}
+    issued = "SELECT COUNT(*) FROM audit_events WHERE event_type = 'invoice_issued'"
+    assert await months.sql.fetchval(issued) == len(found) - len(free)
 
 
 async def test_what_looks_like_a_runaway_waits_for_a_person(months: Months) -> None:
