@@ -110,9 +110,9 @@ class Catalogue:
                 Kind.INVALID_REQUEST, "a name has letters a to z, digits and _, 50 at most"
             )
         asked = decode(usage_type_decoder, body)
-        about = "" if asked.description is UNSET else asked.description
+        about = None if asked.description is UNSET else asked.description
         try:
-            await catalogue.put_usage_type(
+            said = await catalogue.put_usage_type(
                 self._pool,
                 name,
                 asked.decimal_places,
@@ -133,7 +133,7 @@ class Catalogue:
             UsageTypeAnswer(
                 usage_type=name,
                 decimal_places=asked.decimal_places,
-                description=about,
+                description=said,
             )
         )
 

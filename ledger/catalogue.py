@@ -68,14 +68,16 @@ async def put_plan(
 
 
 async def put_usage_type(
-    pool: db.Pool, name: str, decimal_places: int, about: str, *, actor: str, now: datetime
-) -> None:
-    """Raises `DecimalPlacesChanged`."""
+    pool: db.Pool, name: str, decimal_places: int, about: str | None, *, actor: str, now: datetime
+) -> str:
+    """What is said about it then; `about` None leaves that. Raises `DecimalPlacesChanged`."""
     async with pool.acquire() as connection, connection.transaction():
-        if not await store.catalogue.put_usage_type(connection, name, decimal_places, about):
+        said = await store.catalogue.put_usage_type(connection, name, decimal_places, about)
+        if said is None:
             raise DecimalPlacesChanged
         details = {"usage_type": name, "decimal_places": decimal_places}
         await store.insert_audit_event(connection, "usage_type_changed", actor, details, now)
+        return said
 
 
 async def load_shipped(connection: db.Executor) -> None:

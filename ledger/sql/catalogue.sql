@@ -44,7 +44,7 @@ SELECT usage_type, decimal_places, description FROM usage_types ORDER BY usage_t
 -- name: put_usage_type
 -- Its decimal places never change: every quantity that was ever counted depends on them.
 INSERT INTO usage_types AS t (usage_type, decimal_places, unit, description)
-VALUES ($1, $2, ('1e-' || $2::SMALLINT)::NUMERIC, $3)
-ON CONFLICT (usage_type) DO UPDATE SET description = EXCLUDED.description
+VALUES ($1, $2, ('1e-' || $2::SMALLINT)::NUMERIC, COALESCE($3, ''))
+ON CONFLICT (usage_type) DO UPDATE SET description = COALESCE($3, t.description)
 WHERE t.decimal_places = EXCLUDED.decimal_places
-RETURNING usage_type;
+RETURNING description;

@@ -103,10 +103,13 @@ async def list_usage_types(db: Executor) -> list[UsageType]:
     return [UsageType(**dict(row)) for row in await db.fetch(QUERIES["list_usage_types"])]
 
 
-async def put_usage_type(db: Executor, name: str, decimal_places: int, about: str) -> bool:
-    """Makes it, or changes what is said about it; whether its decimal places are these."""
-    found = await db.fetchval(QUERIES["put_usage_type"], name, decimal_places, about)
-    return found is not None
+async def put_usage_type(
+    db: Executor, name: str, decimal_places: int, about: str | None
+) -> str | None:
+    """Makes it, or changes what is said about it (None: stays); what is said then. None when its
+    decimal places are others."""
+    found: str | None = await db.fetchval(QUERIES["put_usage_type"], name, decimal_places, about)
+    return found
 
 
 def _plan(row: Mapping[str, Any]) -> Plan:

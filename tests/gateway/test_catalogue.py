@@ -130,6 +130,8 @@ async def test_a_new_usage_type_can_be_used_and_priced(service: Service) -> None
     body = {"user_id": "ada", "plan_tier": "clinic"}
     await service.post("/subscriptions", body, headers=service.token("finance"))
     assert (await service.post("/usage", usage))[0] == 201
+    _, again, _ = await put(service, "/usage-types/x_rays", {"decimal_places": 1})
+    assert again["description"] == "pictures"
     status, said, _ = await put(service, "/usage-types/x_rays", {"decimal_places": 2})
     assert (status, said["type"]) == (409, "urn:billing:problem:conflict")
     for name in ("X", "1x", "a-b", "a" * 51):
