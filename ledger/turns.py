@@ -1,7 +1,7 @@
 """Connections for loads: never all that there are.
 
-After a loss of Redis every account is cold. The partition that must be vouched for, and the key that
-must be looked up, would wait behind the load of every account, and usage on that partition with them.
+After a loss of Redis every account is cold. A partition that must be vouched for, and a key that
+must be looked up, would wait behind the loads of all of them.
 """
 
 from __future__ import annotations

@@ -60,5 +60,5 @@ async def _some_wait(sql: db.Connection) -> None:
         " WHERE relation = 'subscriptions'::REGCLASS AND NOT granted)"
     )
     async with asyncio.timeout(WITHIN_S):
-        while not await sql.fetchval(waiting):
+        while not await sql.fetchval(waiting):  # noqa: ASYNC110 - Postgres does not tell
             await asyncio.sleep(0.01)
