@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -74,8 +74,11 @@ class Clients:
         if self._under_way:
             await asyncio.wait(set(self._under_way))
 
-    async def attempt(self, http: Http, units: Sequence[Unit]) -> list[Unit]:
-        """Sends once; the units that nothing definite is known about."""
+    async def attempt(
+        self, http: Http, units: Sequence[Unit], heard: Callable[[Answer], None] = lambda _: None
+    ) -> list[Unit]:
+        """Sends once; the units that nothing definite is known about. `heard` is told the
+        answer."""
         single = len(units) == 1
         body = units[0].text if single else f'{{"records":[{",".join(u.text for u in units)}]}}'
         asking = asyncio.ensure_future(
@@ -86,6 +89,7 @@ class Clients:
         self._under_way.add(asking)
         try:
             answer = await asking
+            heard(answer)
             return self._hear(units, answer)
         finally:
             self._under_way.discard(asking)

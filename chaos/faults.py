@@ -7,7 +7,7 @@ import random
 import resource
 import shutil
 import signal
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from math import inf
@@ -61,14 +61,16 @@ class Faults:
             await getattr(self, f"_{fault.kind}")(fault, random.Random(fault.dice))
             self._spans[fault] = self._spans[fault][0], clock.monotonic()
             if fault.watched and fault.of_redis:
-                well = taken_again(self._stand, self._clients, self._accounts)
-                await self._watch(fault, self.taken, well)
+                refusals: Counter[str] = Counter()
+                well = taken_again(self._stand, self._clients, self._accounts, refusals)
+                await self._watch(fault, self.taken, well, refusals)
 
     async def _watch(
         self,
         fault: Fault,
         returns: list[Return],
         well: Coroutine[None, None, None],
+        refusals: Counter[str] | None = None,
     ) -> None:
         began = clock.monotonic()
         with suppress(TimeoutError):
@@ -80,7 +82,15 @@ class Faults:
             if other is not fault
         )
         loading_s = self._loading_s.get(fault, 0.0)
-        returns.append(Return(str(fault), round(ended - began, 2), round(loading_s, 2), alone))
+        returns.append(
+            Return(
+                str(fault),
+                round(ended - began, 2),
+                round(loading_s, 2),
+                alone,
+                dict(refusals or {}),
+            )
+        )
 
     async def _start_redis(self, fault: Fault) -> None:
         began = clock.monotonic()

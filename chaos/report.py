@@ -12,12 +12,13 @@ import msgspec
 class Return(msgspec.Struct, frozen=True):
     """How soon all was well again after a fault. `loading_s`: what Redis took to start before it
     answered, which is not in `seconds`. `alone`: nothing else was broken meanwhile, nor shortly
-    before."""
+    before. `refusals`: what was answered until then, and how often."""
 
     fault: str
     seconds: float
     loading_s: float
     alone: bool
+    refusals: dict[str, int]
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Sequence
 from itertools import count
 
 from chaos.accounts import PARTITIONS, Accounts
 from chaos.clients import Clients, unit
 from chaos.stand import Stand
-from gateway.client.transport import Http
+from gateway.client.transport import Answer, Http
 from ledger import db, store
 from lua import keys
 from lua.connection import RedisConnection, RedisUnavailable
@@ -20,16 +21,22 @@ _POLL_S = 0.01
 _numbers = count(1)
 
 
-async def taken_again(stand: Stand, clients: Clients, accounts: Accounts) -> None:
-    """Returns when a record was accepted on every partition. Asks the gateway itself, past the
-    relay of its clients."""
+async def taken_again(
+    stand: Stand, clients: Clients, accounts: Accounts, refusals: Counter[str]
+) -> None:
+    """Returns when a record was accepted on every partition; what was answered instead, until
+    then, is counted in `refusals`. Asks the gateway itself, past the relay of its clients."""
     host, port = stand.gateway.address
     http = Http(f"http://{host}:{port}", stand.token, PARTITIONS)
     dice = random.Random(0)
 
     async def one(partition: int) -> None:
+        def heard(answer: Answer) -> None:
+            if not answer.ok:
+                refusals[f"partition {partition}: {answer.document.get('detail')}"] += 1
+
         sent = unit(accounts.of_partition(partition), f"probe-{next(_numbers)}", dice)
-        while await clients.attempt(http, [sent]):  # noqa: ASYNC110 - nobody tells
+        while await clients.attempt(http, [sent], heard):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(_POLL_S)
 
     try:

@@ -29,7 +29,7 @@ from lua.types import Answer, CheckAnswer, Event, Fenced, LookedUp, Missing, Out
 log = structlog.get_logger()
 
 LEDGER_S = 5  # for a load or look-up; a frozen Postgres must not hold callers longer
-ROUNDS = 6  # fence, load, look-up, and again when something changes between
+ROUNDS = 8  # fence, look-up, load, look-up, and again when something changes between
 
 Outcomes = Mapping[int, Answer | BaseException]
 Said = dict[int, Event | Answer | Problem]
@@ -136,7 +136,9 @@ class Admission:
         said: Said = {}
         for index, error in zip(indexes, done, strict=True):
             if error is None:
-                said[index] = asked[index]
+                # What was looked up before is old by now: a retry may have been recorded, drained
+                # and forgotten meanwhile.
+                said[index] = msgspec.structs.replace(asked[index], looked_up=LookedUp.NOT_YET)
             elif isinstance(error, Problem):
                 said[index] = error
             else:

@@ -36,6 +36,7 @@ _PATIENT = {"statement_timeout": "0", "lock_timeout": "5000"}
 PostgresError = asyncpg.PostgresError
 
 CheckViolation = asyncpg.CheckViolationError
+DuplicateTable = asyncpg.DuplicateTableError
 UniqueViolation = asyncpg.UniqueViolationError
 LockNotAvailable = asyncpg.LockNotAvailableError
 REFUSED = (asyncpg.DataError, asyncpg.CheckViolationError)

@@ -23,11 +23,11 @@ from ledger.domain.subscription import ENDED, fall_due
 from ledger.domain.usage import Terms, at_ms, count_of, encode_terms, ms_of
 from ledger.flights import SingleFlight, Work
 from ledger.recovery import recover
+from ledger.turns import Turns
 from lua import keys
 from lua.scripts import Scripts
 from lua.types import Fenced, Limit, LoadOutcome, Missing
 
-ACQUIRE_S = 5  # for a connection, when many accounts are cold at once
 ATTEMPTS = 5  # each loses only to something newer: a plan change, a recovery, a burst of entries
 TAIL_PAGE = 5000
 LATE_S = 1.0  # how much later an answer may be looked at than the load that it asks for
@@ -63,6 +63,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 class Loader:
     def __init__(self, pool: Pool, scripts: Scripts, default_tier: str, partitions: int) -> None:
         self._pool = pool
+        self._turns = Turns(pool)
         self._partitions = partitions
         self._partitions_agree = False
         self._scripts = scripts
@@ -110,18 +111,14 @@ class Loader:
     async def _load(self, partition: int, subject: bytes, now_ms: int) -> None:
         tail = False  # usually short enough for the script to add it all by itself
         for _ in range(ATTEMPTS):
-            async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
+            async with self._turns.connection() as connection:
                 await self._check_partitions(connection)
                 if keys.pool_of(subject) not in (None, subject):
                     # Before the snapshot: a change that does not find this row is in it.
                     user_id, organization_id = UUID(bytes=subject[17:]), UUID(bytes=subject[1:17])
                     await store.note_organization_user(connection, user_id, organization_id)
                 shot = await snapshot(
-                    connection,  # type: ignore[arg-type]
-                    partition,
-                    subject,
-                    at_ms(now_ms),
-                    self._default_tier,
+                    connection, partition, subject, at_ms(now_ms), self._default_tier
                 )
             outcome = await self._write(partition, subject, shot, read_tail=tail)
             if outcome is LoadOutcome.LOADED:

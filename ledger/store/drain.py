@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from ledger.db import Executor
+from ledger.db import DuplicateTable, Executor
 from ledger.domain.usage import Count, UsageRecord, at_ms
 from ledger.store.queries import QUERIES
 from lua import keys
@@ -116,4 +117,8 @@ async def insert_audit_event(
 
 
 async def ensure_usage_month(db: Executor, month: date) -> None:
-    await db.execute(QUERIES["ensure_usage_month"], month)
+    """Outside any transaction: whose wish is overtaken by another's fails in Postgres."""
+    # The function looks again once it has the lock, but Postgres still remembers that there was
+    # no such table: waiting for an advisory lock does not tell a session what others have made.
+    with suppress(DuplicateTable):
+        await db.execute(QUERIES["ensure_usage_month"], month)
