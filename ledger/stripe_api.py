@@ -4,7 +4,7 @@ Nothing is retried here: who owes the call knows how often it was tried (`stripe
 try is given a deadline, our idempotency key and one version of the API, and what it sends has
 passed `stripe_egress`.
 
-Importing this file costs 23 MiB: only a process that delivers does.
+Importing this file costs some 10 MiB: only a process that delivers does.
 """
 
 from __future__ import annotations

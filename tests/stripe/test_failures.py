@@ -172,6 +172,9 @@ async def test_a_look_up_finds_nothing_where_nothing_was_done(
     ids = Ids(customer=ids.customer, invoice=(await api.send(calls[0], ids)).id)
     assert await api.find(calls[1], ids, clock.now()) is None
     assert await api.find(finalize, ids, clock.now()) is None
+    for call in calls[1:]:
+        await api.send(call, ids)
+    assert await api.find(finalize, ids, clock.now())
     assert await api.find(void_call(example().invoice_id), ids, clock.now()) is None
 
 
@@ -191,7 +194,8 @@ async def test_a_failure_tells_and_logs_nothing_of_what_was_sent(
 
 async def test_the_key_follows_no_redirect(fake: FakeStripe) -> None:
     async def elsewhere(request: web.Request) -> web.Response:
-        raise web.HTTPTemporaryRedirect(fake.url + request.path)
+        text = '{"error": {"type": "invalid_request_error"}}'
+        raise web.HTTPTemporaryRedirect(fake.url + request.path, text=text)
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", elsewhere)
