@@ -58,9 +58,8 @@ def test_the_failures_are_those_that_there_are() -> None:
 
 
 def test_the_currencies_that_are_not_sent_are_named() -> None:
-    [listed] = re.findall(
-        r"thousandths\. ([A-Z,\s]+ and\s[A-Z]+) are not sent", TEXT.replace("\n  ", " ")
-    )
+    flat = " ".join(TEXT.split())
+    [listed] = re.findall(r"thousandths\. ([A-Z, ]+ and [A-Z]+) are not sent", flat)
     refused = set()
     for currency in re.findall(r"[A-Z]{3}", listed):
         try:
