@@ -57,7 +57,8 @@ async def test_a_fault_is_told_by_what_is_known(
     with pytest.raises(failure) as told:
         await (hasty if fault.waits else api).send(CALL, NONE)
     assert not getattr(told.value, "stored", False)
-    assert len(fake.seen) == 1, "nothing is retried by the library"
+    # A deadline may pass before the request has come so far.
+    assert len(fake.seen) == 1 or (fault.waits and not fake.seen), "the library retries nothing"
 
 
 async def test_a_rate_limit_says_when_to_come_again(fake: FakeStripe, api: StripeApi) -> None:
