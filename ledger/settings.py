@@ -7,6 +7,7 @@ that names it, before any socket is opened.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from decimal import Decimal
@@ -27,6 +28,19 @@ class SettingError(ValueError):
     def __init__(self, variable: str, reason: str) -> None:
         self.variable = variable
         super().__init__(f"{variable}: {reason}")
+
+
+class Secret:
+    """A text that shows in no repr, log line or traceback."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +65,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     invoice_grace_seconds: int = 3600
     invoice_park_above: Decimal = Decimal(100_000)
     test_clock: bool = False
+    stripe_api_key: Secret | None = None
+    stripe_api_base: str | None = None
     auth_audience: str = "billing"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -89,6 +105,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         invoice_grace_seconds=read.integer("INVOICE_GRACE_SECONDS", 3600, 0, 7 * 86400),
         invoice_park_above=Decimal(read.integer("INVOICE_PARK_ABOVE", 100_000, 1, 10**12)),
         test_clock=read.boolean("TEST_CLOCK", False),
+        stripe_api_key=_stripe_key(read),
+        stripe_api_base=_stripe_base(read),
         auth_audience=read.text("AUTH_AUDIENCE", "billing"),
         log_level=read.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
     )
@@ -115,6 +133,35 @@ def _replicas(read: _Reader, durability: str) -> int:
     if not given:
         raise SettingError(name, "is required when DURABILITY=replicated: every promotable replica")
     return read.integer("DURABILITY_REPLICAS", 1, 1, 16)
+
+
+def _stripe_key(read: _Reader) -> Secret | None:
+    key = read.secret("STRIPE_API_KEY")
+    if key is None:
+        return None
+    if not re.fullmatch(r"[sr]k_[A-Za-z0-9_]{1,250}", key):
+        # A publishable key (pk_) may do nothing of this; a line break would end the header.
+        raise SettingError(
+            "STRIPE_API_KEY", "is not a secret or restricted key of Stripe's (sk_..., rk_...)"
+        )
+    return Secret(key)
+
+
+def _stripe_base(read: _Reader) -> str | None:
+    """Where Stripe's API is, if elsewhere; the key goes there, so over TLS or not off this host."""
+    base = read.optional("STRIPE_API_BASE")
+    if base is None:
+        return None
+    try:
+        parts = urlsplit(base)
+        safe = parts.scheme == "https" or _is_loopback(parts.hostname or "")
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        usable = usable and not (parts.path.strip("/") or parts.query or "@" in parts.netloc)
+    except ValueError:
+        usable = safe = False
+    if not (usable and safe):
+        raise SettingError("STRIPE_API_BASE", "must be like https://host, or http:// of this host")
+    return base.rstrip("/")
 
 
 def _is_loopback(host: str) -> bool:

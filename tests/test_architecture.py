@@ -35,6 +35,7 @@ ASYNCPG = {
     "ledger/migrate.py": "runs before there is anything else",
     "gateway/dev/postgres.py": "the embedded server: waits for it and creates the database",
 }
+STRIPE = {"ledger/stripe_api.py": "what goes to Stripe passes here, and its import is not small"}
 CLOCK = {
     "ledger/clock.py": "the one place that reads the time",
     "gateway/replay/send.py": "a client's own pace: the default of a clock that is handed in",
@@ -167,6 +168,10 @@ def imports_asyncpg(module: Module) -> bool:
     return bool(module.imports_of("asyncpg", "psycopg", "psycopg2", "sqlalchemy"))
 
 
+def imports_stripe(module: Module) -> bool:
+    return bool(module.imports_of("stripe"))
+
+
 def wrong_imports(module: Module) -> list[str]:
     """Imports of ours that the module's package must not make."""
     package = module.path.split("/")[0]
@@ -210,6 +215,7 @@ RULES: list[tuple[Callable[[Module], object], dict[str, str]]] = [
     (imports_dev, DEV),
     (imports_redis, REDIS),
     (imports_asyncpg, ASYNCPG),
+    (imports_stripe, STRIPE),
     (uses_clock, CLOCK),
     (uses_environ, ENVIRON),
     (uses_sql, SQL),
@@ -273,6 +279,7 @@ def test_named_queries_are_where_the_sql_is() -> None:
         (imports_redis, "gateway/x.py", "import hiredis"),
         (imports_asyncpg, "gateway/x.py", "import asyncpg"),
         (imports_asyncpg, "ledger/store/x.py", "from asyncpg import Pool"),
+        (imports_stripe, "ledger/x.py", "def f():\n    from stripe import StripeClient"),
         (uses_clock, "gateway/x.py", "import time\ntime.time()"),
         (uses_clock, "gateway/x.py", "from time import monotonic as m\nm()"),
         (uses_clock, "gateway/x.py", "import time as t\nt.time_ns()"),

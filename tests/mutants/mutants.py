@@ -24,6 +24,10 @@ INVOICES = "ledger/sql/invoices.sql"
 PERIODS = "ledger/sql/billing_periods.sql"
 LUA, LEDGER = "tests/lua", "tests/ledger"
 CYCLE = "tests/invoices/test_cycle.py"
+STRIPE, CALLS = "ledger/stripe_api.py", "ledger/domain/stripe_invoice.py"
+ATTEMPT = "ledger/domain/stripe_attempt.py"
+FAULTS, FAILURES = "tests/stripe/test_faults.py", "tests/stripe/test_failures.py"
+EGRESS = "tests/stripe/test_egress.py"
 
 MUTANTS = [
     # The record script.
@@ -227,4 +231,24 @@ MUTANTS = [
            "NULL::NUMERIC AS billed_measured, NULL::NUMERIC AS billed", CYCLE),
     Mutant("leaves a gap between numbers", INVOICES,
            "SET last = last + 1", "SET last = last + 2", CYCLE),
+    # What Stripe is asked.
+    Mutant("asks Stripe again under a key that it has forgotten", ATTEMPT,
+           "now - self.key_since >= KEY_KEPT", "False", FAULTS),
+    Mutant("asks Stripe for ever under a key whose result is an error", ATTEMPT,
+           "key_spent=self.key_spent or stored", "key_spent=self.key_spent", FAULTS),
+    Mutant("looks for its own among the newest hundred of Stripe only", STRIPE,
+           "if not page.has_more or not page.data:", "if True:", FAULTS),
+    Mutant("finalises a draft of Stripe with another total", STRIPE,
+           "if found.total != total:", "if False:", FAILURES),
+    Mutant("takes a lost answer of Stripe for a request that was never sent", STRIPE,
+           "except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error",
+           "except aiohttp.ClientError as error", FAILURES),
+    Mutant("follows a redirect with the key of Stripe", STRIPE,
+           "allow_redirects=False", "allow_redirects=True", FAILURES),
+    Mutant("lets any text leave for Stripe", STRIPE,
+           "        stripe_egress.check(path, params)\n", "", EGRESS),
+    Mutant("tells Stripe about this machine", STRIPE,
+           "enable_telemetry = False", "enable_telemetry = True", EGRESS),
+    Mutant("counts yen in hundredths", CALLS,
+           "_PLACES.get(currency, minor_places(currency))", "2", "tests/stripe/test_calls.py"),
 ]  # fmt: skip

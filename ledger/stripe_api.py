@@ -1,0 +1,260 @@
+"""Stripe, behind calls that say what is known when they fail. The only file that imports `stripe`.
+
+Nothing is retried here: who owes the call knows how often it was tried (`stripe_attempt`). Every
+try is given a deadline, our idempotency key and one version of the API, and what it sends has
+passed `stripe_egress`.
+
+Importing this file costs some 10 MiB: only a process that delivers does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypeVar
+
+import aiohttp
+import msgspec
+import stripe
+
+from ledger.domain import stripe_egress
+from ledger.domain.stripe_invoice import OUR_ID, Call, Ids, Operation, request_of, unix_seconds
+
+# The version of the OpenAPI document that tests hold every request against. Another one is a
+# change of this line and of the test's package together.
+VERSION = "2026-05-27.dahlia"
+
+# The library would make a file with an id of this machine in the home directory, and send that, the
+# kernel's version and earlier response times along.
+stripe.enable_telemetry = False
+# Its lines repeat what Stripe says of a bad request, and that repeats what was sent.
+logging.getLogger("stripe").setLevel(logging.CRITICAL)
+# All that leaves in the head of a request: the library adds what it finds out about its caller.
+_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Stripe-Version")
+
+T = TypeVar("T")
+
+CONNECT_S = 5.0
+ANSWER_S = 30.0  # Stripe gives finalising an invoice longer than anything else
+# A customer is looked for among those made since the first try; Stripe's clock is not ours.
+_CLOCKS = timedelta(hours=1)
+_PAGE = 100  # the most that Stripe lists at once
+_LONGEST_WAIT_S = 3600
+
+_LISTS: dict[Operation, str] = {
+    "customer": "/v1/customers",
+    "invoice": "/v1/invoices",
+    "item": "/v1/invoiceitems",
+    "credit_note": "/v1/credit_notes",
+}
+
+
+class StripeFailure(Exception):
+    """A call that did not succeed. Its text is a code of Stripe's, never a message: those repeat
+    what was sent."""
+
+
+class Refused(StripeFailure):
+    """It will never succeed as it is: for a person. `code` is Stripe's, or the type of error."""
+
+    def __init__(self, status: int, code: str) -> None:
+        self.status = status
+        self.code = code
+        super().__init__(f"{status} {code}")
+
+
+class KeyRefused(StripeFailure):
+    """Nothing will succeed until the API key is mended; the call itself may be right."""
+
+
+class TryLater(StripeFailure):
+    """Nothing has happened by this try. Again with the same key, after `after_s` seconds if Stripe
+    said so."""
+
+    def __init__(self, reason: str, after_s: int | None = None) -> None:
+        self.after_s = after_s
+        super().__init__(reason)
+
+
+class Unknown(StripeFailure):
+    """It may have happened. Again with the same key, unless it is `stored`: Stripe keeps this
+    outcome and will answer the key so again; then look it up."""
+
+    def __init__(self, reason: str, *, stored: bool = False) -> None:
+        self.stored = stored
+        super().__init__(reason)
+
+
+class Ambiguous(StripeFailure):
+    """Stripe has what we cannot have made by one call: two of one id, or a draft whose total is not
+    ours. For a person; nothing was sent."""
+
+
+class StripeObject(msgspec.Struct, frozen=True, kw_only=True):
+    """What we read of an object of Stripe's. Amounts in its minor units; `status` and `total` are
+    those of invoices, `total` of credit notes too."""
+
+    id: str
+    status: str | None = None
+    total: int | None = None
+    metadata: dict[str, str] = {}
+
+
+class _List(msgspec.Struct, frozen=True):
+    data: list[StripeObject]
+    has_more: bool
+
+
+class _Transport(stripe.HTTPClient):
+    """One try over aiohttp, and what is known when it fails."""
+
+    name = "aiohttp"
+
+    def __init__(self, connect_s: float, answer_s: float) -> None:
+        super().__init__()
+        self._deadlines = aiohttp.ClientTimeout(total=answer_s, connect=connect_s)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def request_async(
+        self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
+    ) -> tuple[bytes, int, Mapping[str, str]]:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=self._deadlines)
+        sent = {name: headers[name] for name in _HEADERS if name in headers}
+        try:
+            async with self._session.request(
+                method, url, headers=sent, data=post_data, allow_redirects=False
+            ) as answer:
+                return await answer.read(), answer.status, answer.headers
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise TryLater(type(error).__name__) from None
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Unknown(type(error).__name__) from None
+
+    async def close_async(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+
+class StripeApi:
+    """`base` is another server than Stripe's, for tests. Deadlines in seconds."""
+
+    def __init__(
+        self,
+        key: str,
+        base: str | None = None,
+        *,
+        connect_s: float = CONNECT_S,
+        answer_s: float = ANSWER_S,
+    ) -> None:
+        self._transport = _Transport(connect_s, answer_s)
+        self._client = stripe.StripeClient(
+            key,
+            base_addresses={} if base is None else {"api": base.rstrip("/")},
+            http_client=self._transport,
+            max_network_retries=0,
+            stripe_version=VERSION,
+        )
+
+    async def close(self) -> None:
+        await self._transport.close_async()
+
+    async def send(self, call: Call, ids: Ids, *, key_number: int = 0) -> StripeObject:
+        """Has Stripe do it; however often it is sent within 24 hours, once.
+
+        Raises every `StripeFailure`, and `NotOpaque` before anything has left."""
+        if call.total is not None:
+            await self._check_total(ids, call.total)
+        request = request_of(call, ids)
+        key = call.key(key_number)
+        return await self._ask("post", request.path, request.params, StripeObject, key)
+
+    async def find(self, call: Call, ids: Ids, since: datetime) -> StripeObject | None:
+        """What an earlier `send` made, the first of them at `since`; None when there is nothing.
+
+        By lists, which show at once what was made; Stripe's search is a minute late."""
+        if call.operation in ("finalize", "void"):
+            found = await self.invoice(ids)
+            return found if _is_done(call.operation, found) else None
+        query = _query(call.operation, ids, since)
+        ours = str(call.ours)
+        pages = self._pages(_LISTS[call.operation], query)
+        same = [one async for one in pages if one.metadata.get(OUR_ID) == ours]
+        if len(same) > 1:
+            raise Ambiguous(f"two of one {call.operation}")
+        return same[0] if same else None
+
+    async def invoice(self, ids: Ids) -> StripeObject:
+        """The invoice as it is now."""
+        return await self._ask("get", f"/v1/invoices/{ids.invoice}", {}, StripeObject)
+
+    async def _check_total(self, ids: Ids, total: int) -> None:
+        found = await self.invoice(ids)
+        if found.total != total:
+            raise Ambiguous("the draft does not come to the invoice's total")
+
+    async def _pages(self, path: str, query: dict[str, Any]) -> AsyncIterator[StripeObject]:
+        after: dict[str, Any] = {}
+        while True:
+            page = await self._ask("get", path, {**query, "limit": _PAGE, **after}, _List)
+            for one in page.data:
+                yield one
+            if not page.has_more or not page.data:
+                return
+            after = {"starting_after": page.data[-1].id}
+
+    async def _ask(
+        self,
+        method: Literal["get", "post"],
+        path: str,
+        params: Mapping[str, Any],
+        answer: type[T],
+        key: str | None = None,
+    ) -> T:
+        stripe_egress.check(path, params)
+        options = {} if key is None else {"idempotency_key": key}
+        try:
+            said = await self._client.raw_request_async(method, path, **params, **options)
+            return msgspec.convert(said.data, answer)
+        except stripe.StripeError as error:
+            raise _failure(error) from None
+        except msgspec.ValidationError:
+            raise Unknown("unreadable answer") from None
+
+
+def _query(operation: Operation, ids: Ids, since: datetime) -> dict[str, Any]:
+    if operation == "customer":
+        return {"created": {"gte": unix_seconds(since - _CLOCKS)}}
+    if operation == "invoice":
+        return {"customer": ids.customer}
+    return {"invoice": ids.invoice}
+
+
+def _is_done(operation: Operation, invoice: StripeObject) -> bool:
+    return invoice.status == "void" if operation == "void" else invoice.status != "draft"
+
+
+def _failure(error: stripe.StripeError) -> StripeFailure:
+    status = error.http_status
+    said = error.json_body
+    if status is None or not isinstance(said, dict) or status >= 500 or status < 400:
+        # From Stripe: its outcome is open. From something between: it may have been passed on.
+        stored = error.headers.get("Idempotent-Replayed") == "true" if error.headers else False
+        return Unknown(f"status {status}", stored=stored)
+    if status in (401, 403):
+        return KeyRefused(f"status {status}")
+    if status in (409, 429):
+        # 409: another try under this key is under way.
+        return TryLater(f"status {status}", _retry_after(error.headers))
+    return Refused(status, error.code or _type_of(said))
+
+
+def _type_of(said: Mapping[str, Any]) -> str:
+    told = said.get("error")
+    return str(told.get("type", "")) if isinstance(told, dict) else ""
+
+
+def _retry_after(headers: Mapping[str, str] | None) -> int | None:
+    said = (headers or {}).get("Retry-After", "")
+    return min(int(said), _LONGEST_WAIT_S) if said.isascii() and said.isdigit() else None

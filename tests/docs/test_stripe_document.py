@@ -1,0 +1,73 @@
+"""The example and the failures in docs/stripe.md are what the product makes and raises."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from ledger import stripe_api
+from ledger.domain import stripe_egress, stripe_invoice
+from ledger.domain.stripe_invoice import (
+    Bill,
+    BilledLine,
+    Ids,
+    NotSendable,
+    customer_call,
+    invoice_calls,
+    minor_units,
+    request_of,
+)
+from tests.stripe_fake.faults import Fault
+
+TEXT = (Path(__file__).resolve().parents[2] / "docs" / "stripe.md").read_text()
+ANY = UUID("1c6f7f0e-52a5-4f5e-8a2e-0d3b6f1f5a01")
+IDS = Ids(customer="cus_1", invoice="in_1")
+
+
+def test_the_example_is_sent_as_printed() -> None:
+    [block] = re.findall(r"```json\n(.*?)```", TEXT, re.DOTALL)
+    example: dict[str, Any] = msgspec.json.decode(block)
+    said = example["invoice"]
+    for line in said["lines"]:
+        line["line_id"] = ANY
+    bill = Bill(
+        invoice_id=ANY,
+        payer_id=ANY,
+        number=said["number"],
+        currency=said["currency"],
+        total=Decimal(said["total"]),
+        days_until_due=30,
+        lines=tuple(msgspec.convert(line, BilledLine) for line in said["lines"]),
+    )
+    made = [request_of(call, IDS) for call in (customer_call(ANY), *invoice_calls(bill))]
+    for request in made:
+        request.params.pop("metadata", None)
+    assert [[request.path, request.params] for request in made] == example["calls"]
+
+
+def test_the_failures_are_those_that_there_are() -> None:
+    cells = re.findall(r"^\| (`\w+`.*?) \|", TEXT, re.M)
+    told = {name for cell in cells for name in re.findall(r"`([A-Z]\w+)`", cell)}
+    raised = {one.__name__ for one in stripe_api.StripeFailure.__subclasses__()}
+    assert told == raised | {stripe_egress.NotOpaque.__name__, stripe_invoice.NotSendable.__name__}
+
+
+def test_the_currencies_that_are_not_sent_are_named() -> None:
+    flat = " ".join(TEXT.split())
+    [listed] = re.findall(r"thousandths\. ([A-Z, ]+ and [A-Z]+) are not sent", flat)
+    refused = set()
+    for currency in re.findall(r"[A-Z]{3}", listed):
+        try:
+            minor_units(Decimal(5), currency)
+        except NotSendable:
+            refused.add(currency)
+    assert refused == stripe_invoice._UNKNOWN
+
+
+def test_there_are_as_many_faults_as_it_says() -> None:
+    assert "each of ten faults" in TEXT and len(Fault) == 10

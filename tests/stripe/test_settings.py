@@ -1,0 +1,70 @@
+"""STRIPE_API_KEY and STRIPE_API_BASE."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ledger import settings
+
+URLS = {"DATABASE_URL": "postgresql://localhost/x", "REDIS_URL": "redis://localhost"}
+
+
+def test_without_a_key_nothing_is_set() -> None:
+    found = settings.load(URLS)
+    assert (found.stripe_api_key, found.stripe_api_base) == (None, None)
+
+
+@pytest.mark.parametrize("key", ["sk_test_51abcDEF", "rk_live_51abcDEF"])
+def test_a_secret_or_a_restricted_key_is_taken_and_shows_nowhere(key: str) -> None:
+    found = settings.load({**URLS, "STRIPE_API_KEY": key})
+    assert found.stripe_api_key is not None
+    assert found.stripe_api_key.reveal() == key
+    assert key not in f"{found!r} {found.stripe_api_key}"
+
+
+def test_a_key_may_come_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("sk_test_1\n")
+    found = settings.load({**URLS, "STRIPE_API_KEY_FILE": str(path)})
+    assert found.stripe_api_key is not None
+    assert found.stripe_api_key.reveal() == "sk_test_1"
+
+
+@pytest.mark.parametrize("key", ["pk_test_hidden", "hidden", "sk_hidden\r\nX-Other: 1", "sk_"])
+def test_another_text_is_refused_without_being_told(key: str) -> None:
+    with pytest.raises(settings.SettingError, match="STRIPE_API_KEY") as refused:
+        settings.load({**URLS, "STRIPE_API_KEY": key})
+    assert "hidden" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("base", "taken"),
+    [
+        ("https://stripe.example", "https://stripe.example"),
+        ("https://stripe.example:8443/", "https://stripe.example:8443"),
+        ("http://localhost:12111", "http://localhost:12111"),
+        ("http://127.0.0.1:12111", "http://127.0.0.1:12111"),
+    ],
+)
+def test_the_key_goes_to_another_server_over_tls_or_on_this_host(base: str, taken: str) -> None:
+    assert settings.load({**URLS, "STRIPE_API_BASE": base}).stripe_api_base == taken
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "http://stripe.example",
+        "http://localhost.example",
+        "ftp://localhost",
+        "stripe.example",
+        "https://",
+        "https://x:port",
+        "https://key@stripe.example",
+        "https://stripe.example/v1",
+    ],
+)
+def test_a_base_that_would_give_the_key_away_or_is_none_is_refused(base: str) -> None:
+    with pytest.raises(settings.SettingError, match="STRIPE_API_BASE"):
+        settings.load({**URLS, "STRIPE_API_BASE": base})

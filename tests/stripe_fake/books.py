@@ -1,0 +1,180 @@
+"""What Stripe keeps: customers, invoices with their items, credit notes; and the rules of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ledger.domain.stripe_invoice import unix_seconds
+from tests.stripe_fake.clock import Clock
+
+Object = dict[str, Any]
+Happened = Callable[[str, Object], None]
+
+_PREFIX = {"customer": "cus", "invoice": "in", "invoiceitem": "ii", "credit_note": "cn"}
+
+
+class Problem(Exception):
+    """Stripe refuses: a 4xx with this code."""
+
+    def __init__(self, code: str, status: int = 400) -> None:
+        self.code = code
+        self.status = status
+        super().__init__(code)
+
+
+class Books:
+    def __init__(self, clock: Clock, happened: Happened) -> None:
+        self._clock = clock
+        self._happened = happened
+        self._made = 0
+        self.objects: dict[str, dict[str, Object]] = {kind: {} for kind in _PREFIX}
+
+    def all(self, kind: str) -> list[Object]:
+        """Newest first, as Stripe lists."""
+        return list(reversed(self.objects[kind].values()))
+
+    def customer(self, said: Object) -> Object:
+        return self._make("customer", {}, said, "customer.created")
+
+    def invoice(self, said: Object) -> Object:
+        self.get("customer", said.get("customer", ""))
+        if said.get("collection_method") == "send_invoice" and "days_until_due" not in said:
+            raise Problem("parameter_missing")
+        if any(one["number"] == said.get("number") for one in self.all("invoice")):
+            raise Problem("invoice_number_taken")
+        fields = {
+            "customer": said["customer"],
+            "currency": said["currency"],
+            "number": said.get("number"),
+            "auto_advance": said.get("auto_advance") == "true",
+            "status": "draft",
+            **dict.fromkeys(("total", "subtotal", "amount_due", "amount_paid"), 0),
+            "pre_payment_credit_notes_amount": 0,
+        }
+        return self._make("invoice", fields, said, "invoice.created")
+
+    def item(self, said: Object) -> Object:
+        invoice = self.get("invoice", said.get("invoice", ""))
+        if invoice["status"] != "draft":
+            raise Problem("invoice_not_editable")
+        if (said["customer"], said["currency"]) != (invoice["customer"], invoice["currency"]):
+            raise Problem("invoice_mismatch")
+        period = {name: int(value) for name, value in said.get("period", {}).items()}
+        now = self._now()
+        fields = {
+            "customer": said["customer"],
+            "invoice": said["invoice"],
+            "amount": int(said["amount"]),
+            "currency": said["currency"],
+            "description": said.get("description"),
+            "period": period or {"start": now, "end": now},
+        }
+        made = self._make("invoiceitem", fields, said, "invoiceitem.created")
+        self._count(invoice)
+        return made
+
+    def finalize(self, invoice_id: str, said: Object) -> Object:
+        invoice = self.get("invoice", invoice_id)
+        if invoice["status"] != "draft":
+            raise Problem("invoice_not_editable")
+        if not self.items(invoice_id):
+            raise Problem("invoice_no_customer_line_items")
+        if invoice["total"] < 0:
+            raise Problem("invoice_negative")  # Stripe would keep it as a balance: never ours
+        invoice["status"] = "open" if invoice["total"] else "paid"
+        invoice["auto_advance"] = said.get("auto_advance") == "true"
+        return self._changed(invoice, "invoice.finalized")
+
+    def void(self, invoice_id: str, said: Object) -> Object:
+        invoice = self.get("invoice", invoice_id)
+        if invoice["status"] not in ("open", "uncollectible"):
+            raise Problem("invoice_not_editable")
+        invoice["status"] = "void"
+        return self._changed(invoice, "invoice.voided")
+
+    def pay(self, invoice_id: str, said: Object) -> Object:
+        invoice = self.get("invoice", invoice_id)
+        if invoice["status"] != "open":
+            raise Problem("invoice_not_editable")
+        invoice["amount_paid"], invoice["amount_due"] = invoice["amount_due"], 0
+        invoice["status"] = "paid"
+        return self._changed(invoice, "invoice.paid")
+
+    def credit_note(self, said: Object) -> Object:
+        invoice = self.get("invoice", said["invoice"])
+        amount = int(said["amount"])
+        if invoice["status"] != "open":
+            raise Problem("invoice_not_creditable")  # of a paid one it must say where it goes
+        if not 0 < amount <= invoice["amount_due"]:
+            raise Problem("amount_too_large")
+        invoice["pre_payment_credit_notes_amount"] += amount
+        invoice["amount_due"] -= amount
+        if not invoice["amount_due"]:
+            invoice["status"] = "paid"
+        fields = {
+            "invoice": said["invoice"],
+            "customer": invoice["customer"],
+            "currency": invoice["currency"],
+            "amount": amount,
+            "total": amount,
+            "status": "issued",
+        }
+        return self._make("credit_note", fields, said, "credit_note.created")
+
+    def get(self, kind: str, wanted: str) -> Object:
+        try:
+            return self.objects[kind][wanted]
+        except KeyError:
+            raise Problem("resource_missing", 404) from None
+
+    def items(self, invoice_id: str) -> list[Object]:
+        return [one for one in self.all("invoiceitem") if one["invoice"] == invoice_id]
+
+    def listed(self, kind: str, said: Object) -> Object:
+        limit = int(said.get("limit", 10))
+        since = int(said.get("created", {}).get("gte", 0))
+        found = [
+            one
+            for one in self.all(kind)
+            if one.get("created", since) >= since
+            and all(said.get(name, one.get(name)) == one.get(name) for name in _FILTERS)
+        ]
+        if "starting_after" in said:
+            ids = [one["id"] for one in found]
+            if said["starting_after"] not in ids:
+                raise Problem("resource_missing")
+            found = found[ids.index(said["starting_after"]) + 1 :]
+        return {
+            "object": "list",
+            "data": found[:limit],
+            "has_more": len(found) > limit,
+            "url": f"/v1/{kind}s",
+        }
+
+    def _make(self, kind: str, fields: Object, said: Object, event: str) -> Object:
+        self._made += 1
+        made = {
+            "id": f"{_PREFIX[kind]}_{self._made:014d}",
+            "object": kind,
+            "date" if kind == "invoiceitem" else "created": self._now(),
+            "livemode": False,
+            "metadata": dict(said.get("metadata", {})),
+            **fields,
+        }
+        self.objects[kind][made["id"]] = made
+        return self._changed(made, event)
+
+    def _count(self, invoice: Object) -> None:
+        total = sum(one["amount"] for one in self.items(invoice["id"]))
+        invoice.update(total=total, subtotal=total, amount_due=max(total, 0))
+
+    def _changed(self, one: Object, event: str) -> Object:
+        self._happened(event, one)
+        return one
+
+    def _now(self) -> int:
+        return unix_seconds(self._clock.now())
+
+
+_FILTERS = ("customer", "invoice")

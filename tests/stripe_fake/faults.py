@@ -1,0 +1,23 @@
+"""What may happen to one request on its way to Stripe, in Stripe, and back."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Fault(Enum):
+    LOSE_REQUEST = "the connection is reset before the effect"
+    LOSE_ANSWER = "the connection is reset after the effect"
+    TIME_OUT_BEFORE = "no answer, no effect"
+    TIME_OUT_AFTER = "no answer, the effect happens"
+    LATE = "no answer; the effect comes after a second try met 409, or an hour on"
+    FAIL_BEFORE = "500 without an effect, kept under the key"
+    FAIL_AFTER = "500 in spite of the effect, kept under the key"
+    AWAY = "503 before anything began, not kept"
+    RATE_LIMIT = "429, not kept"
+    GARBLE = "the effect happens, something between answers in Stripe's place"
+
+    @property
+    def waits(self) -> bool:
+        """Whether the caller learns of it by a deadline, so that a test takes as long."""
+        return self in (Fault.TIME_OUT_BEFORE, Fault.TIME_OUT_AFTER, Fault.LATE)

@@ -1,0 +1,20 @@
+"""Stripe's request bodies and queries: forms whose names have brackets."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import parse_qsl
+
+
+def parse(text: str) -> dict[str, Any]:
+    """``a[b]=1&c=2`` is ``{"a": {"b": "1"}, "c": "2"}``. Lists are not used by us."""
+    found: dict[str, Any] = {}
+    for name, value in parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text)):
+        *outer, last = re.findall(r"[^\[\]]+", name)
+        place = found
+        for one in outer:
+            place = place.setdefault(one, {})
+        assert last not in place, f"{name} is given twice"
+        place[last] = value
+    return found
