@@ -108,6 +108,7 @@ async def _load_subject(
         revision=shot.cursor.revision,
         starts=ms_of(shot.period.start),
         ends=ms_of(shot.period.end),
+        good_until=ms_of(shot.good_until),
         cursor=shot.cursor.last_id,
         through=shot.cursor.last_id,
         terms=encode_terms(shot.terms),

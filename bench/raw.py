@@ -65,6 +65,7 @@ async def _load(scripts: Scripts) -> None:
             revision=0,
             starts=now - _DAY_MS,
             ends=now + 28 * _DAY_MS,
+            good_until=now + 28 * _DAY_MS,
             cursor="0-0",
             through="0-0",
             terms=encode_terms(terms),

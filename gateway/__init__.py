@@ -1,13 +1,15 @@
 """HTTP in, Redis on the hot path: the gateway, its command line and its dev servers.
 
 - the service: `app` wires it; `hotpath`, `head` and `hotroutes` take the hot routes off the wire,
-  `routes` lists all, `handlers` and `subscription_handlers` (by `http`) take the others; `auth` and
-  `accounts` say who asks for whom; `usage` (with `metadata`), `quotas`, `subscriptions`,
-  `usage_list` and `probes` (with `backlog`) answer; `known` and `usage_types` remember the ledger
+  `routes` lists all (each a `route`), `handlers` and `subscription_handlers` (by `http`) take the
+  others; `auth` and `accounts` say who asks for whom; `usage` (with `metadata`), `quotas`,
+  `subscriptions`, `usage_list` and `probes` (with `backlog`) answer; `known` and `usage_types`
+  remember the ledger
 - subscriptions: `subscription_changes` begins and changes them, in words of `subscription_messages`
   and `subscription_answers`
 - invoices: `invoice_handlers` takes the routes, `invoices` answers in words of `invoice_messages`
 - plans and usage types: `catalogue_handlers`, `catalogue`, `catalogue_messages`
+- organisations: `organization_handlers`, `organizations`, `organization_messages`
 - `test_clock` (by `test_clock_handlers`) moves the time, in tests
 - its way to Redis: `admission`, `lane`, `fair` for what has to wait, and `lookback` after a new
   connection

@@ -25,6 +25,8 @@ from gateway.invoice_handlers import InvoiceHandlers
 from gateway.invoices import Invoices
 from gateway.lane import Lanes
 from gateway.lookback import LookBack
+from gateway.organization_handlers import OrganizationHandlers
+from gateway.organizations import Organizations
 from gateway.probes import Probes
 from gateway.problems import CONTENT_TYPE, Kind, Problem
 from gateway.quotas import Quotas
@@ -137,6 +139,7 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
         ),
         ClockHandlers(authenticator, TestClock(settings)),
         CatalogueHandlers(authenticator, Catalogue(pool, usage_types, settings.default_tier)),
+        OrganizationHandlers(authenticator, Organizations(accounts, pool, now)),
         InvoiceHandlers(authenticator, Invoices(accounts, pool, subscriptions, now)),
         SubscriptionHandlers(
             authenticator,

@@ -31,6 +31,7 @@ class Action(enum.StrEnum):  # hashed in C, once a request
     RECORD_USAGE = "record, check, reserve usage"
     READ_USAGE = "read usage, quota"
     READ_SUBSCRIPTION = "read subscription, invoices"
+    READ_ORGANIZATION = "read an organisation"
     CHANGE = "change plan, subscription, correct, close"
 
 
@@ -60,6 +61,7 @@ RIGHTS: dict[Action, dict[Role, Reach]] = {
         "finance": _ALL,
         "admin": _ALL,
     },
+    Action.READ_ORGANIZATION: {"org_admin": _ORG, "finance": _ALL, "admin": _ALL},
     Action.CHANGE: {"finance": _ALL, "admin": _ALL},
 }
 """The role table. A role that is not named may not."""

@@ -6,7 +6,8 @@ import re
 
 import msgspec
 
-from gateway.routes import BASE, ROUTES
+from gateway.route import BASE
+from gateway.routes import ROUTES
 
 MAX_BODY = 64 * 1024  # a larger one is unusual; aiohttp has the limit that is answered
 _JSON = (b"application/json", b"application/json; charset=utf-8")

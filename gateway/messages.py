@@ -249,6 +249,9 @@ def _nested(fields: Iterable[Any]) -> int:
             keys += len(field)
         elif type(field) is list:
             keys += _nested(field)
+        elif isinstance(field, msgspec.Struct):
+            within = msgspec.structs.astuple(field)
+            keys += len(within) - within.count(UNSET) + _nested(within)
         elif type(field) is msgspec.Raw:
             keys += _named(bytes(field))
     return keys

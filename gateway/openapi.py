@@ -9,7 +9,8 @@ import msgspec
 
 from gateway import messages
 from gateway.problems import CONTENT_TYPE, Kind
-from gateway.routes import ROUTES, Route
+from gateway.route import Route
+from gateway.routes import ROUTES
 
 _REF = "#/components/schemas/{name}"
 _EVERYWHERE = (401, 403, 500, 503)

@@ -3,37 +3,17 @@ document are both made from this table."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
-
-import msgspec
-from aiohttp import web
 
 from gateway import catalogue_messages as catalogue
 from gateway import invoice_messages as invoices
 from gateway import messages
+from gateway import organization_messages as organizations
 from gateway import subscription_messages as subscriptions
 from gateway.probes import Ready
+from gateway.route import BASE, Route
 from gateway.test_clock import ClockAnswer, ClockRequest
 from ledger.domain.plan import Plan
-
-BASE = "/api/v1/billing"
-
-Handler = Callable[[web.Request], Awaitable[web.Response]]
-
-
-class Route(msgspec.Struct, frozen=True, kw_only=True):
-    method: str
-    path: str
-    name: str
-    summary: str
-    answers: dict[int, Any]  # a tuple where there is more than one kind
-    takes: Any = None
-    query: Any = None
-    headers: tuple[str, ...] = ()
-    refuses: tuple[int, ...] = ()  # problems beyond 401, 403, 500 and 503
-    public: bool = False  # needs no token
-    test_only: bool = False  # with TEST_CLOCK
 
 
 def _action(verb: str, summary: str, takes: Any) -> Route:
@@ -143,6 +123,33 @@ ROUTES: tuple[Route, ...] = (
     ),
     _action("resume", "Go on after a pause", subscriptions.ActionRequest),
     _action("reactivate", "Begin again after the end", subscriptions.ActionRequest),
+    Route(
+        method="GET",
+        path=f"{BASE}/organizations",
+        name="list_organizations",
+        summary="Organisations that were described, newest first",
+        query=organizations.OrganizationListQuery,
+        answers={200: organizations.OrganizationList},
+        refuses=(400,),
+    ),
+    Route(
+        method="GET",
+        path=f"{BASE}/organizations/{{organization_id}}",
+        name="read_organization",
+        summary="What is known of an organisation",
+        answers={200: organizations.OrganizationAnswer},
+        refuses=(400, 404),
+    ),
+    Route(
+        method="PUT",
+        path=f"{BASE}/organizations/{{organization_id}}",
+        name="put_organization",
+        summary="Describe an organisation, replacing all that was said of it",
+        takes=organizations.OrganizationRequest,
+        headers=("If-Match",),
+        answers={200: organizations.OrganizationAnswer, 201: organizations.OrganizationAnswer},
+        refuses=(400, 408, 412, 413, 415),
+    ),
     Route(
         method="GET",
         path=f"{BASE}/plans",

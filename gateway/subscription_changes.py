@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
-from zoneinfo import ZoneInfoNotFoundError
 
 from msgspec import UNSET, UnsetType
 
@@ -24,7 +23,7 @@ from gateway.subscription_messages import (
     create_decoder,
 )
 from ledger import db
-from ledger.domain.period import zone
+from ledger.domain.period import is_zone
 from ledger.domain.plan import Scope
 from ledger.domain.subscription import NotAllowed
 from ledger.subscriptions import (
@@ -55,9 +54,9 @@ class SubscriptionChanges:
         asked = decode(create_decoder, body)
         user_id = self._accounts.identify(asked.user_id, "user_id")
         scope: Scope = "user" if asked.scope is UNSET else asked.scope
-        address = self._address(scope, user_id, _given(asked.organization_id))
-        timezone = _given(asked.timezone) or "UTC"
-        if not _is_zone(timezone):
+        address = self._address(scope, user_id, given(asked.organization_id))
+        timezone = given(asked.timezone)
+        if timezone is not None and not is_zone(timezone):
             raise Problem(Kind.INVALID_REQUEST, "timezone is no IANA time zone")
         outcome = await _done(
             self._subscriptions.create(
@@ -65,8 +64,8 @@ class SubscriptionChanges:
                 asked.plan_tier,
                 actor=principal.subject,
                 now=(now := await _told(self._now())),
-                start=_given(asked.start),
-                trial_days=_given(asked.trial_days),
+                start=given(asked.start),
+                trial_days=given(asked.trial_days),
                 timezone=timezone,
             )
         )
@@ -118,26 +117,15 @@ def _wish(verb: Verb, body: bytes) -> tuple[Wish, bool]:
     """What is asked for, and whether it is only to be shown."""
     if verb == "change":
         change = decode(change_decoder, body)
-        return Wish(verb, change.plan_tier, _given(change.when)), change.preview is True
+        return Wish(verb, change.plan_tier, given(change.when)), change.preview is True
     if verb == "cancel":
         cancel = decode(cancel_decoder, body)
-        return Wish(verb, when=_given(cancel.when)), cancel.preview is True
+        return Wish(verb, when=given(cancel.when)), cancel.preview is True
     return Wish(verb), decode(action_decoder, body).preview is True
 
 
-# Zones of this machine, not of IANA: a ledger elsewhere could not read usage that names them.
-_LOCAL_ZONES = ("localtime", "posix", "right/")
-
-
-def _is_zone(name: str) -> bool:
-    try:
-        zone(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return False
-    return not name.startswith(_LOCAL_ZONES)
-
-
-def _given(value: T | UnsetType | None) -> T | None:
+def given(value: T | UnsetType | None) -> T | None:
+    """What a field says; None when it is left out."""
     return None if value is UNSET else value
 
 

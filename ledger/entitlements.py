@@ -53,6 +53,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     cursor: store.Cursor
     version: int
     period: Period
+    good_until: datetime  # when the terms may change without a new version, at most its end
     rules: list[Rule]
     totals: dict[str, int]
     terms: Terms
@@ -152,6 +153,7 @@ class Loader:
             revision=shot.cursor.revision,
             starts=ms_of(shot.period.start),
             ends=ms_of(shot.period.end),
+            good_until=ms_of(shot.good_until),
             cursor=shot.cursor.last_id,
             through=through,
             terms=encode_terms(shot.terms),
@@ -201,15 +203,17 @@ async def snapshot(
         if pool:
             assert rights.pool is not None
             period, rules, blocked = rights.pool.period(now), rights.pool_rules(usage_types), ""
+            good_until = period.end
         else:
             period, rules = rights.user.period(now), rights.user_rules(usage_types)
-            blocked = rights.blocked
+            blocked, good_until = rights.blocked, rights.good_until(now)
         own, shared = await store.terms_versions(connection, user_id, organization_id)
         return Snapshot(
             cursor=cursor,
             # Each part only ever grows, so their sum does, and changes with any of them.
             version=own + shared + default.version,
             period=period,
+            good_until=good_until,
             rules=rules,
             totals=await store.totals(connection, keys.subject_text(subject), period.start),
             terms=rights.payer.terms,

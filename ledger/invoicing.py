@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 import msgspec
@@ -57,16 +57,20 @@ class Invoicing:
         self._plans: dict[PlanVersion, Plan] = {}
         self._stands: Sequence[Stand] = ()
         self._ends: store.billing_periods.PeriodEnds = {}
+        self._billing_period: date | None = None
+        self._ended: datetime | None = None
 
     async def draft(
         self,
         billing_period: date | None,
+        ended: datetime | None,
         prorations: Sequence[Line],
         advance: Advance | None,
         before: date | None,
     ) -> Drafted:
-        """The invoice of a period that is over (None: of none), with what came late for others, but
-        for those that begin on the day `before` or later."""
+        """The invoice of a period that `ended` (None: that runs; or of none), with what came late
+        for others, but for those that begin on the day `before` or later."""
+        self._billing_period, self._ended = billing_period, ended
         self._stands = await store.billing_periods.stands(self._db, self._stored.subscription_id)
         self._ends = await store.billing_periods.ends(self._db, self._stored.subscription_id)
         used: dict[PlanVersion, dict[str, Decimal]] = defaultdict(dict)
@@ -79,10 +83,11 @@ class Invoicing:
             terms = await self._terms(one.billing_period, version)
             quantity = await self._billable(one, terms)
             billed.append((one, quantity))
-            if one.billing_period == billing_period and one.billed is None:
-                used[version][one.usage_type] = quantity
+            before_this = one.billed or Decimal(0)
+            if self._is_its_own(one) and quantity >= before_this:
+                used[version][one.usage_type] = quantity - before_this
             else:
-                late.append(Late(terms, one.usage_type, one.billed or Decimal(0), quantity))
+                late.append(Late(terms, one.usage_type, before_this, quantity))
         of_period = await self._used(billing_period, used) if billing_period else []
         plan = await self._plan((self._stored.plan_tier, self._stored.plan_version))
         made = draft(
@@ -144,10 +149,29 @@ class Invoicing:
         ]
         return sum((share.quantity for share in billable(policy, measured)), Decimal(0))
 
+    def _is_its_own(self, one: ToBill) -> bool:
+        """Whether it is usage of the period that is invoiced, not what came late for it. What the
+        first of two periods of a day was not billed for is the second's."""
+        if one.billing_period != self._billing_period:
+            return False
+        return one.billed is None or self._began_again(one.billing_period) is not None
+
     def _in_force(self, period: Period) -> dict[PlanVersion, tuple[Span, ...]]:
-        """Up to where the period ended: one that was cut short may have begun again since."""
-        end = min(period.end, self._ends.get(period.billing_date, period.end))
-        return in_force(self._stands, Span(period.start, end))
+        """Up to where the period ended: one that was cut short may have begun again since, on its
+        first day too."""
+        start, end = period.start, period.end
+        if period.billing_date == self._billing_period:
+            start = self._began_again(period.billing_date) or start
+            end = min(end, self._ended or end)
+        elif ends := self._ends.get(period.billing_date):
+            end = min(end, ends[-1])
+        return in_force(self._stands, Span(start, end))
+
+    def _began_again(self, billing_period: date) -> datetime | None:
+        """When an earlier period of the day on which the invoiced one began had ended."""
+        ends = self._ends.get(billing_period, [])
+        earlier = [one for one in ends if self._ended is None or one < self._ended]
+        return earlier[-1] if earlier else None
 
     def _stand(self, billing_period: date) -> Stand:
         last = midnight(billing_period + timedelta(days=1), zone(self._stored.timezone))
@@ -171,7 +195,8 @@ async def draft_of(db: Executor, stored: Subscription, period: BillingPeriod) ->
     """The invoice of a billing period; takes over the pending lines of the time before it ended."""
     lines = await store.invoices.take_lines(db, stored.subscription_id, period.lines_before)
     of = period.billing_period if period.kind == "period" else None
-    return await Invoicing(db, stored).draft(of, lines, period.advance, _open_from(stored, period))
+    before = _open_from(stored, period)
+    return await Invoicing(db, stored).draft(of, period.period_end, lines, period.advance, before)
 
 
 def _open_from(stored: Subscription, period: BillingPeriod) -> date | None:
@@ -192,4 +217,4 @@ async def upcoming(db: Executor, stored: Subscription) -> Drafted:
     assert stored.running is not None, "the caller has seen that a period runs"
     day = stored.running.start.astimezone(zone(stored.timezone)).date()
     lines = await store.invoices.pending_lines(db, stored.subscription_id)
-    return await Invoicing(db, stored).draft(day, lines, None, day + timedelta(days=1))
+    return await Invoicing(db, stored).draft(day, None, lines, None, day + timedelta(days=1))

@@ -23,6 +23,7 @@ from ledger.domain.line import Line
 from ledger.domain.plan import Scope
 from ledger.domain.proration import base_fee
 from ledger.domain.subscription import Changed
+from ledger.organizations import timezone_of
 from ledger.rollover import begin, end, roll
 from ledger.store.subscriptions import Subscription
 from ledger.supersede import NewTerms, Superseder, owe
@@ -84,9 +85,10 @@ class Subscriptions:
         now: datetime,
         start: datetime | None = None,
         trial_days: int | None = None,
-        timezone: str = "UTC",
+        timezone: str | None = None,
     ) -> Outcome:
-        """Raises `Exists`, `ledger.wishes.NoPlan`, `ledger.domain.subscription.NotAllowed`."""
+        """In the organisation's time zone unless one is given, and then for good. Raises `Exists`,
+        `ledger.wishes.NoPlan`, `ledger.domain.subscription.NotAllowed`."""
         async with self._pool.acquire() as db:
             try:
                 async with db.transaction():
@@ -96,7 +98,7 @@ class Subscriptions:
                         version,
                         start=start or now,
                         now=now,
-                        timezone=timezone,
+                        timezone=timezone or await timezone_of(db, address.organization_id),
                         trial_days=trial_days,
                     )
                     changed, first = Changed(begun), begun.period(start or now)

@@ -12,12 +12,13 @@ ARGV[3] version   of the subscription's terms in the snapshot
 ARGV[4] revision  of the partition's counts in the snapshot
 ARGV[5] starts    ms: period
 ARGV[6] ends      ms
-ARGV[7] cursor    last drained id of the snapshot
-ARGV[8] through   last id whose units are already in `used`
-ARGV[9] terms     opaque, copied into every entry for the ledger
-ARGV[10] blocked  reason why usage is refused, empty when it is not
-ARGV[11] pool_version of the organisation's terms in the snapshot, 0 for a personal account
-ARGV[12] ttl      seconds
+ARGV[7] good_until ms: when the terms must be looked up again, at most `ends`
+ARGV[8] cursor    last drained id of the snapshot
+ARGV[9] through   last id whose units are already in `used`
+ARGV[10] terms    opaque, copied into every entry for the ledger
+ARGV[11] blocked  reason why usage is refused, empty when it is not
+ARGV[12] pool_version of the organisation's terms in the snapshot, 0 for a personal account
+ARGV[13] ttl      seconds
 
 LIMIT[1] usage_type
 LIMIT[2] rule     packed: enforcement letter, limit, units and microseconds of its rate window
@@ -32,20 +33,21 @@ outcome: LOADED 0, FENCED 1, RETRY 2
 --- @include "quota"
 
 local LOADED, FENCED, RETRY = 0, 1, 2
-local ARGS_BEFORE, SLOTS = 12, 3
+local ARGS_BEFORE, SLOTS = 13, 3
 local TAIL = 1000 -- entries read here at most: a Lua scan costs 3 us an entry and blocks the server
 local SAID, COUNTED = '>c16Bc0Bc0Bc0', '>i8I8I8i8' -- as far as they matter here
 
 local stream, key = KEYS[1], KEYS[3]
 local subject, epoch = ARGV[1], tonumber(ARGV[2])
 local version, revision = tonumber(ARGV[3]), tonumber(ARGV[4])
-local starts, ends, blocked = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[10]
+local starts, ends, good_until = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local blocked = ARGV[11]
 
 local meta = fence(KEYS[2])
 if not meta then return FENCED end
 if epoch ~= meta.epoch then return RETRY end
-if id_less(ARGV[7], redis.call('HGET', KEYS[2], 'floor') or '0-0') then return RETRY end
-if meta.now_ms < starts or meta.now_ms >= ends then return RETRY end
+if id_less(ARGV[8], redis.call('HGET', KEYS[2], 'floor') or '0-0') then return RETRY end
+if meta.now_ms < starts or meta.now_ms >= good_until then return RETRY end
 local old = redis.call('HMGET', key, 'version', 'state', 'revision')
 -- What an earlier epoch knew of holds nobody out: the ledger may have been restored since.
 if not state_epoch(old[2]) or state_epoch(old[2]) == meta.epoch then
@@ -66,7 +68,7 @@ local old_epoch, old_starts = open_state(old[2], meta)
 local same = tonumber(old[1]) == version and tonumber(old[3]) == revision
 if complete and same and old_epoch and old_starts == starts then return LOADED end
 
-local tail = redis.call('XRANGE', stream, '(' .. ARGV[8], '+', 'COUNT', TAIL + 1)
+local tail = redis.call('XRANGE', stream, '(' .. ARGV[9], '+', 'COUNT', TAIL + 1)
 if #tail > TAIL then return RETRY end
 for _, entry in ipairs(tail) do
   local name, said, _, counted = unpack(entry[2])
@@ -82,9 +84,9 @@ for _, entry in ipairs(tail) do
   end
 end
 
-local state = struct.pack(STATE, epoch, starts, ends, math.floor(server_us / 1000),
-  tonumber(ARGV[11]), #blocked, blocked)
-local fields = { 'version', ARGV[3], 'revision', ARGV[4], 'state', state, 'terms', ARGV[9] }
+local state = struct.pack(STATE, epoch, starts, ends, good_until, math.floor(server_us / 1000),
+  tonumber(ARGV[12]), #blocked, blocked)
+local fields = { 'version', ARGV[3], 'revision', ARGV[4], 'state', state, 'terms', ARGV[10] }
 local function set(name, value)
   fields[#fields + 1] = name
   fields[#fields + 1] = value
@@ -105,5 +107,5 @@ for _, usage_type in ipairs(types) do
 end
 redis.call('DEL', key)
 redis.call('HSET', key, unpack(fields))
-redis.call('EXPIRE', key, ARGV[12])
+redis.call('EXPIRE', key, ARGV[13])
 return LOADED

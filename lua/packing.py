@@ -16,9 +16,9 @@ DECISION = Struct(">HHHBBqq")
 COUNTED = Struct(">qQQqqqqBB")
 # outcome, recorded_at, remaining, exceeded, scope, limit, starts, ends; a detail comes beside it.
 ANSWER = Struct(">BQqBBQQQ")
-# The front of a quota's state: epoch, starts, ends, seen_at, pool_version, length of `blocked`,
-# which follows.
-STATE = Struct(">QQQQQB")
+# The front of a quota's state: epoch, starts, ends, good_until, seen_at, pool_version, length of
+# `blocked`, which follows.
+STATE = Struct(">QQQQQQB")
 # A usage type's rule in a quota: enforcement letter, limit, units and microseconds of its window.
 RULE = Struct(">cqQQ")
 NONE = -1  # no limit, no pool, nothing remaining to show
@@ -58,13 +58,14 @@ class Counted(NamedTuple):
 
 
 class State(NamedTuple):
-    """The part of a quota that all its usage types share. Times in ms; `pool_version` is that of
-    the organisation's terms it was loaded under, `blocked` the reason why usage is refused, or
-    empty."""
+    """The part of a quota that all its usage types share. Times in ms; `good_until`, at most
+    `ends`, is when its terms must be looked up again, `pool_version` that of the organisation's
+    terms it was loaded under, `blocked` the reason why usage is refused, or empty."""
 
     epoch: int
     starts: int
     ends: int
+    good_until: int
     seen_at: int
     pool_version: int
     blocked: str
@@ -125,8 +126,9 @@ def unpack_counted(raw: bytes) -> Counted:
 
 
 def unpack_state(raw: bytes) -> State:
-    epoch, starts, ends, seen_at, pool_version, _ = STATE.unpack_from(raw)
-    return State(epoch, starts, ends, seen_at, pool_version, raw[STATE.size :].decode())
+    epoch, starts, ends, good_until, seen_at, pool_version, _ = STATE.unpack_from(raw)
+    blocked = raw[STATE.size :].decode()
+    return State(epoch, starts, ends, good_until, seen_at, pool_version, blocked)
 
 
 def pack_rule(enforcement: str, limit: int | None, rate_limit: int, rate_window_us: int) -> bytes:

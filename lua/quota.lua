@@ -14,7 +14,7 @@ missing: 1 user, 2 pool, 3 both; user and pool: field, value, ... of the hash
 local meta = fence(KEYS[1])
 if not meta then return { 1, 0, 0, {}, {} } end
 local function pool_version(key)
-  local epoch, _, _, _, version = open_state(redis.call('HGET', key, 'state'), meta)
+  local epoch, _, _, _, _, version = open_state(redis.call('HGET', key, 'state'), meta)
   return epoch and version
 end
 local of_user = pool_version(KEYS[2])

@@ -107,6 +107,7 @@ class Scripts:
         revision: int,
         starts: int,
         ends: int,
+        good_until: int,
         cursor: str,
         through: str,
         terms: bytes,
@@ -115,8 +116,8 @@ class Scripts:
         limits: Iterable[Limit],
     ) -> LoadOutcome:
         """Writes a subject's quota hash unless something newer has overtaken the snapshot."""
-        args: list[Any] = [subject, epoch, version, revision, starts, ends, cursor, through]
-        args += (terms, blocked, pool_version, QUOTA_TTL_S)
+        args: list[Any] = [subject, epoch, version, revision, starts, ends, good_until]
+        args += (cursor, through, terms, blocked, pool_version, QUOTA_TTL_S)
         for one in limits:
             rule = pack_rule(one.enforcement, one.limit, one.rate_limit, one.rate_window_us)
             args += (one.usage_type, rule, one.used)

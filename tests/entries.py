@@ -53,8 +53,8 @@ def packed_entry(words: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def quota_in_words(fields: Mapping[str, bytes]) -> dict[str, bytes]:
-    """epoch, starts, ends, seen_at and blocked instead of `state`; limit:* and rate:* (where there
-    is one) instead of rule:*."""
+    """epoch, starts, ends, good_until, seen_at and blocked instead of `state`; limit:* and rate:*
+    (where there is one) instead of rule:*."""
     words: dict[str, bytes] = {}
     for name, raw in fields.items():
         kind, _, usage_type = name.partition(":")

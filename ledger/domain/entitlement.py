@@ -100,6 +100,12 @@ class Entitled(msgspec.Struct, frozen=True):
         """Why usage is refused altogether; empty when it is not."""
         return "paused" if self.user.paused or self.payer.paused else ""
 
+    def good_until(self, now: datetime) -> datetime:
+        """Until when a user's quota may be used: a subscription ends, or takes its next plan, where
+        a period of its own ends, and whoever pays may have other periods than the user. (The pool
+        is the payer's; one of the default tier changes by its version alone.)"""
+        return min(self.user.period(now).end, self.payer.period(now).end)
+
 
 def entitled(
     own: Source | None, organization: Source | None, default: Source, *, pooled: bool

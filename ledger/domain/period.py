@@ -9,7 +9,7 @@ from __future__ import annotations
 import calendar
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Literal
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
@@ -17,6 +17,8 @@ Interval = Literal["month", "year"]
 
 _MONTHS: dict[str, int] = {"month": 1, "year": 12}
 _MICROSECOND = timedelta(microseconds=1)
+# Zones of this machine, not of IANA: a ledger elsewhere could not read usage that names them.
+_LOCAL_ZONES = ("localtime", "posix", "right/")
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -43,6 +45,15 @@ class Period(Span, frozen=True):
 def zone(name: str) -> tzinfo:
     """The named time zone; UTC needs no tz database."""
     return UTC if name == "UTC" else ZoneInfo(name)
+
+
+def is_zone(name: str) -> bool:
+    """Whether it names an IANA time zone."""
+    try:
+        zone(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return not name.startswith(_LOCAL_ZONES)
 
 
 def period_at(instant: datetime, anchor: date, interval: Interval, timezone: str) -> Period:

@@ -30,5 +30,5 @@ SELECT effective_at AS since, status, plan_tier, plan_version, anchor, timezone,
 FROM subscription_history WHERE subscription_id = $1 ORDER BY version;
 
 -- name: period_ends
-SELECT billing_period, MAX(period_end) AS period_end FROM billing_periods
+SELECT billing_period, ARRAY_AGG(period_end ORDER BY period_end) AS ends FROM billing_periods
 WHERE subscription_id = $1 AND kind = 'period' GROUP BY billing_period;

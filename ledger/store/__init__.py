@@ -3,7 +3,15 @@
 A module here stands beside the ``.sql`` file of its name; `records` has none, as it writes by COPY.
 """
 
-from ledger.store import billable, billing_periods, catalogue, invoices, outbox, subscriptions
+from ledger.store import (
+    billable,
+    billing_periods,
+    catalogue,
+    invoices,
+    organizations,
+    outbox,
+    subscriptions,
+)
 from ledger.store.backup import (
     Position,
     applied_migrations,
@@ -154,6 +162,7 @@ __all__ = [
     "note_reconcile",
     "open_dead_letters",
     "organization_of_user",
+    "organizations",
     "organizations_of_user",
     "outbox",
     "plan",

@@ -14,7 +14,7 @@ from ledger.domain.proration import Advance
 from ledger.store.queries import QUERIES
 
 Kind = Literal["opening", "period", "final"]
-PeriodEnds = dict[date, datetime]  # by billing period
+PeriodEnds = dict[date, list[datetime]]  # by billing period, of which a day may begin two
 
 _advance = msgspec.json.Decoder(Advance)
 
@@ -86,6 +86,6 @@ async def stands(db: Executor, subscription_id: UUID) -> list[Stand]:
 
 
 async def ends(db: Executor, subscription_id: UUID) -> PeriodEnds:
-    """When each billing period that is over ended."""
+    """When each billing period that is over ended, in order."""
     rows = await db.fetch(QUERIES["period_ends"], subscription_id)
-    return {row["billing_period"]: row["period_end"] for row in rows}
+    return {row["billing_period"]: row["ends"] for row in rows}

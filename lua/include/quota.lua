@@ -1,10 +1,13 @@
 --- @include "number"
-local STATE, RULE = '>I8I8I8I8I8Bc0', '>c1i8I8I8'
+local STATE, RULE = '>I8I8I8I8I8I8Bc0', '>c1i8I8I8'
 
-local STATE_FRONT = 41 -- bytes, the last of them the length of what follows
+local STATE_FRONT = 49 -- bytes, the last of them the length of what follows
 
--- Epoch, starts, ends, seen_at, pool_version and blocked of a quota hash, when it may be used: whole,
--- of this epoch and its period running. Absent, a stub, or anything else must be loaded.
+-- Epoch, starts, ends, good_until, seen_at, pool_version and blocked of a quota hash, when it may be
+-- used: whole, of this epoch, its period running and its terms in force. Absent, a stub, or anything
+-- else must be loaded.
+-- good_until is at most `ends`: when an organisation pays whose own period ends earlier, it may be on
+-- another plan from there on, or pay no more, before anybody has noted that.
 -- pool_version is the version of the organisation's terms that it was loaded under, 0 when personal:
 -- a user's quota is used only beside a pool of the same, so that a change of an organisation's plan
 -- overtakes all its users by making one hash a stub.
@@ -12,9 +15,9 @@ local function open_state(state, meta)
   if not state or #state < STATE_FRONT or #state ~= STATE_FRONT + string.byte(state, STATE_FRONT) then
     return nil
   end
-  local epoch, starts, ends, seen_at, pool_version, blocked = struct.unpack(STATE, state)
-  if epoch ~= meta.epoch or starts > meta.now_ms or meta.now_ms >= ends then return nil end
-  return epoch, starts, ends, seen_at, pool_version, blocked
+  local epoch, starts, ends, good_until, seen_at, pool_version, blocked = struct.unpack(STATE, state)
+  if epoch ~= meta.epoch or starts > meta.now_ms or meta.now_ms >= good_until then return nil end
+  return epoch, starts, ends, good_until, seen_at, pool_version, blocked
 end
 
 -- The epoch that a quota hash was written in; nil when it does not say.
@@ -46,7 +49,7 @@ end
 -- before the usage type existed).
 local function read_counter(key, usage_type, meta)
   local raw = redis.call('HMGET', key, 'state', 'terms', 'rule:' .. usage_type, 'used:' .. usage_type)
-  local epoch, starts, ends, seen_at, pool_version, blocked = open_state(raw[1], meta)
+  local epoch, starts, ends, _, seen_at, pool_version, blocked = open_state(raw[1], meta)
   if not epoch or not raw[3] then return false end
   local letter, limit, rate_units, window_us = struct.unpack(RULE, raw[3])
   if not LETTERS[letter] then error('damaged rule') end
@@ -60,16 +63,16 @@ end
 -- Has a quota loaded anew, from a snapshot of this version and revision or a later one. Rate windows
 -- stay, for that load to take over.
 local function make_stub(key, meta, version, revision, ttl)
-  local closed = struct.pack(STATE, meta.epoch, 0, 0, 0, 0, 0, '') -- a period that is never open
+  local closed = struct.pack(STATE, meta.epoch, 0, 0, 0, 0, 0, 0, '') -- a period that is never open
   redis.call('HSET', key, 'state', closed, 'version', version, 'revision', revision)
   redis.call('EXPIRE', key, ttl)
 end
 
 -- Renews the time to live of a quota hash that is in use.
 local function see(key, seen_at, ttl)
-  local epoch, starts, ends, _, pool_version, blocked =
+  local epoch, starts, ends, good_until, _, pool_version, blocked =
     struct.unpack(STATE, redis.call('HGET', key, 'state'))
   redis.call('HSET', key, 'state',
-    struct.pack(STATE, epoch, starts, ends, seen_at, pool_version, #blocked, blocked))
+    struct.pack(STATE, epoch, starts, ends, good_until, seen_at, pool_version, #blocked, blocked))
   redis.call('EXPIRE', key, ttl)
 end

@@ -163,8 +163,9 @@ class Bench:
             "terms": TERMS,
             "blocked": "",
             "pool_version": int(subject[:1] == b"o"),
-        }
-        return await self.scripts.load(self.partition, subject, limits=limits, **(usual | said))
+        } | said
+        usual.setdefault("good_until", usual["ends"])
+        return await self.scripts.load(self.partition, subject, limits=limits, **usual)
 
     async def record(
         self, *events: Event, enforce: bool = True, cap: int = CAP, touch: bool = False

@@ -15,6 +15,7 @@ from ledger.domain.quantity import MAX_UNITS
 from lua.types import Fenced, Limit, LoadOutcome, LookedUp
 from tests.lua.kit import (
     DAY_MS,
+    HOUR_MS,
     MEMBER,
     NOON_MS,
     OTHER_MEMBER,
@@ -58,6 +59,8 @@ steps_us = st.sampled_from(
     [1, 999, 1_999_999, 2_000_000, 5_000_000, 12_000_000]
     + [hours * 3_600_000_000 for hours in (1, 11, 12, 13, 24)]
 )
+# How long terms are good: mostly as long as the period.
+lasts = st.sampled_from([None, None, None, None, 1, 5_000, 11 * HOUR_MS])
 
 
 async def together(work: Iterable[Awaitable[T]]) -> list[T]:
@@ -80,8 +83,9 @@ class RecordMachine(RuleBasedStateMachine):
     @initialize(
         rules=st.lists(limits, min_size=8, max_size=8),
         bumped=st.sampled_from([0, 0, NOON_MS - DAY_MS + 60_000]),
+        lasts_ms=st.lists(lasts, min_size=4, max_size=4),
     )
-    def begin(self, rules: list[Limit], bumped: int) -> None:
+    def begin(self, rules: list[Limit], bumped: int, lasts_ms: list[int | None]) -> None:
         server = self.run(type(self).start())
         self.version = 1
         self.benches: dict[int, Bench] = {}
@@ -101,7 +105,9 @@ class RecordMachine(RuleBasedStateMachine):
                 self.allowed[partition, subject, name] = Limit(
                     name, one.enforcement, one.limit, one.rate_limit, one.rate_window_us, one.used
                 )
-            loads = [self._load(partition, subject) for subject in SUBJECTS]
+            for subject, lasting in zip(SUBJECTS, lasts_ms, strict=True):
+                model.good_until[subject] = ENDS if lasting is None else NOON_MS + lasting
+            loads = [self._load(partition, one, model.good_until[one]) for one in SUBJECTS]
             assert self.run(together(loads)) == [LoadOutcome.LOADED] * len(SUBJECTS)
             for subject in SUBJECTS:
                 model.load(subject, *self._limits(partition, subject))
@@ -110,7 +116,9 @@ class RecordMachine(RuleBasedStateMachine):
     def _limits(self, partition: int, subject: bytes) -> list[Limit]:
         return [self.allowed[partition, subject, name] for name in TYPES]
 
-    def _load(self, partition: int, subject: bytes) -> Awaitable[LoadOutcome]:
+    def _load(
+        self, partition: int, subject: bytes, good_until: int = ENDS
+    ) -> Awaitable[LoadOutcome]:
         """From a ledger that has the entries which are gone and none of the others."""
         model, floor = self.models[partition], self.floors[partition]
         limits = [
@@ -119,7 +127,7 @@ class RecordMachine(RuleBasedStateMachine):
         ]
         return self.benches[partition].load(
             subject, *limits, version=self.version, epoch=1, starts=STARTS, ends=ENDS,
-            cursor=floor, through=floor,
+            good_until=good_until, cursor=floor, through=floor,
         )  # fmt: skip
 
     @rule(
@@ -164,14 +172,22 @@ class RecordMachine(RuleBasedStateMachine):
         replid = self.run(self.benches[PARTITION].meta())["replid"]
         self.run(bench.hset(bench.meta_key, replid="f" * 40 if model.fenced else replid))
 
-    @rule(partition=st.sampled_from([PARTITION, OTHER]), subject=st.sampled_from(SUBJECTS))
-    def the_plan_changes_and_the_tail_is_added_again(self, partition: int, subject: bytes) -> None:
+    @rule(
+        partition=st.sampled_from([PARTITION, OTHER]),
+        subject=st.sampled_from(SUBJECTS),
+        lasts_ms=lasts,
+    )
+    def the_plan_changes_and_the_tail_is_added_again(
+        self, partition: int, subject: bytes, lasts_ms: int | None
+    ) -> None:
         self.version += 1
-        fenced = self.models[partition].fenced
-        outcome = self.run(self._load(partition, subject))
-        assert outcome is (LoadOutcome.FENCED if fenced else LoadOutcome.LOADED)
-        if not fenced:
-            self.models[partition].ended.discard(subject)
+        model = self.models[partition]
+        good_until = ENDS if lasts_ms is None else model.now_ms + lasts_ms
+        outcome = self.run(self._load(partition, subject, good_until))
+        assert outcome is (LoadOutcome.FENCED if model.fenced else LoadOutcome.LOADED)
+        if not model.fenced:
+            model.ended.discard(subject)
+            model.good_until[subject] = good_until
 
     @rule(partition=st.sampled_from([PARTITION, OTHER]), subject=st.sampled_from(SUBJECTS))
     def terms_end_and_what_was_read_before_is_refused(self, partition: int, subject: bytes) -> None:

@@ -71,6 +71,7 @@ class Model:
         self.receipts: dict[bytes, Receipt] = {}
         self.entries: list[tuple[Event | None, int]] = []  # None: a change of terms
         self.ended: set[bytes] = set()  # subjects whose terms have ended, until they are loaded
+        self.good_until: dict[bytes, int] = {}  # ms, where it is before the period's end
         self.drained = self.trimmed = 0
         self.fenced = False
 
@@ -96,6 +97,10 @@ class Model:
             for event in trimmed
             if event.who.startswith(subject) and event.usage_type == usage_type
         )
+
+    def _in_force(self, subject: bytes) -> bool:
+        good_until = self.good_until.get(subject, self.ends)
+        return subject not in self.ended and self.now_ms < good_until
 
     def supersede(self, subject: bytes) -> None:
         self.ended.add(subject)
@@ -126,7 +131,7 @@ class Model:
             return self._refuse(event, Answer(Outcome.UNTIMELY))
         subjects = [event.who] if keys.pool_of(event.who) is None else [event.who, event.who[:17]]
         found = [
-            None if subject in self.ended else self.counters.get((subject, event.usage_type))
+            self.counters.get((subject, event.usage_type)) if self._in_force(subject) else None
             for subject in subjects
         ]
         missing = sum(

@@ -164,6 +164,7 @@ async def test_quota_shows_the_hashes_as_they_stand(still: Bench) -> None:
     assert found.now == NOON_MS
     head = {
         "epoch": b"1", "starts": b"%d" % starts, "ends": b"%d" % ends, "terms": TERMS,
+        "good_until": b"%d" % ends,
         "seen_at": b"%d" % NOON_MS, "revision": b"0", "pool_version": b"1",
     }  # fmt: skip
     assert quota_in_words(found.user) == head | {

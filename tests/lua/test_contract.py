@@ -35,6 +35,7 @@ SAID: dict[str, Any] = {
     "blocked": "paused", "after": "20-0", "count": 21, "replid": "22", "drained": 23,
     "row_replid": "24", "acked": "25-0", "offset": 26, "revision": 27, "touch": True,
     "decided": True, "pool_version": 28, "control": b"29", "not_before": 30,
+    "good_until": 31,
 }  # fmt: skip
 REPLIES: dict[str, Any] = {
     "check": [0, 1, [0]],

@@ -44,6 +44,7 @@ async def test_a_snapshot_becomes_a_quota_with_a_days_life(bench: Bench) -> None
         {"cursor": "7-100"},
         {"starts": NOON_MS + 1},
         {"ends": NOON_MS},
+        {"good_until": NOON_MS},
         {"version": 4},
         {"revision": 1},
     ],
@@ -82,6 +83,7 @@ async def test_a_rule_is_stored_as_the_scripts_read_it(
         "epoch": b"1", "version": b"3", "revision": b"0", "terms": TERMS,
         "seen_at": b"%d" % NOON_MS, "pool_version": b"0",
         "starts": b"%d" % PERIOD["starts"], "ends": b"%d" % PERIOD["ends"],
+        "good_until": b"%d" % PERIOD["ends"],
     }  # fmt: skip
 
 

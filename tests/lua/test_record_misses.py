@@ -8,7 +8,7 @@ import pytest
 
 from lua.connection import RedisUnavailable
 from lua.types import Answer, Event, Fenced, Missing, Outcome
-from tests.lua.kit import DAY_MS, MEMBER, PARTITION, POOL, USER, Bench, event, limit
+from tests.lua.kit import DAY_MS, HOUR_MS, MEMBER, PARTITION, POOL, USER, Bench, event, limit
 
 STRANGER = "f" * 40
 NOT_WHOLE = ("garbage", "1.5", "", "1e-3", "7x", "nan", "-nan", "inf", "-inf", "1e999", "--1")
@@ -79,6 +79,31 @@ async def test_a_period_begins_with_its_first_millisecond_and_is_over_with_its_e
     answer = await record_one(still, event())
     assert (answer.outcome, answer.recorded_at) == (Outcome.MISS, now + 1000)
     await still.move(ms=-1001)
+    assert (await record_one(still, event())).outcome is Outcome.MISS
+
+
+async def test_terms_that_may_have_changed_are_looked_up_within_the_period(still: Bench) -> None:
+    now = await still.now()
+    period = {"starts": now - DAY_MS, "ends": now + DAY_MS}
+    await still.load(USER, limit(most=100), good_until=now + 1000, **period)
+    await still.move(us=999_999)
+    assert (await record_one(still, event(2))).ends == now + DAY_MS
+    await still.move(us=1)
+    answer = await record_one(still, event())
+    assert (answer.outcome, answer.detail) == (Outcome.MISS, Missing.USER)
+    assert (await still.check(1)).detail == Missing.USER
+    assert (await still.scripts.quota(PARTITION, USER, None)).missing == Missing.USER
+    await still.load(USER, limit(most=100), **period)
+    assert (await record_one(still, event())).remaining == 97
+
+
+async def test_a_quota_that_is_seen_again_is_good_no_longer_for_that(still: Bench) -> None:
+    now = await still.now()
+    await still.load(USER, limit(most=100), good_until=now + 2 * HOUR_MS, ends=now + DAY_MS)
+    await still.move(hours=2, ms=-1)
+    assert (await record_one(still, event())).outcome is Outcome.RECORDED  # and seen
+    assert int((await still.hash(still.quota_key(USER)))["seen_at"]) == now + 2 * HOUR_MS - 1
+    await still.move(ms=1)
     assert (await record_one(still, event())).outcome is Outcome.MISS
 
 
