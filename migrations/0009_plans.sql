@@ -56,6 +56,13 @@ CREATE TABLE grants (
 );
 COMMENT ON TABLE grants IS 'What a quota has beyond its plan''s limit in one period. Rows never change; 0: it was looked at, and nothing was left over.';
 
+CREATE FUNCTION granted(subject TEXT, usage_type TEXT, quota_period TIMESTAMPTZ) RETURNS NUMERIC
+LANGUAGE SQL STABLE AS $$
+    SELECT COALESCE(SUM(g.quantity), 0) FROM grants g
+    WHERE g.subject = $1 AND g.usage_type = $2 AND g.quota_period = $3
+$$;
+COMMENT ON FUNCTION granted IS 'What a quota has beyond its plan''s limit in a period.';
+
 ALTER TABLE billing_periods ADD COLUMN rolls_over BOOLEAN NOT NULL DEFAULT FALSE;
 COMMENT ON COLUMN billing_periods.rolls_over IS 'Quotas of the next period have to be loaded anew once the close is drained: something may be left over.';
 CREATE INDEX billing_periods_rolling ON billing_periods (period_end) WHERE rolls_over;

@@ -43,6 +43,11 @@ SET version = nextval('subscription_versions'), plan_tier = $2, plan_version = $
     period_start = $10, period_end = $11, updated_at = $12
 WHERE subscription_id = $1 RETURNING version;
 
+-- name: renew_subscription
+-- The same terms under a new version: quotas of the one before are loaded anew.
+UPDATE subscriptions SET version = nextval('subscription_versions') WHERE subscription_id = $1
+RETURNING version;
+
 -- name: insert_history
 INSERT INTO subscription_history (subscription_id, version, action, actor, occurred_at, effective_at,
     status, plan_tier, plan_version, anchor, timezone, trial_end, cancel_at, pending_change)

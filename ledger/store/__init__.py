@@ -3,7 +3,15 @@
 A module here stands beside the ``.sql`` file of its name; `records` has none, as it writes by COPY.
 """
 
-from ledger.store import billable, billing_periods, catalogue, invoices, outbox, subscriptions
+from ledger.store import (
+    billable,
+    billing_periods,
+    catalogue,
+    grants,
+    invoices,
+    outbox,
+    subscriptions,
+)
 from ledger.store.backup import (
     Position,
     applied_migrations,
@@ -137,6 +145,7 @@ __all__ = [
     "explain_dead_letter",
     "export_snapshot",
     "forget_findings",
+    "grants",
     "hold_cursor",
     "insert_audit_event",
     "insert_dead_letter",

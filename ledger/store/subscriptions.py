@@ -191,6 +191,11 @@ async def update(
     )
 
 
+async def renew(db: Executor, subscription_id: UUID) -> int:
+    """Its next version, with nothing else changed. Only while holding the row."""
+    return int(await db.fetchval(QUERIES["renew_subscription"], subscription_id))
+
+
 async def note(
     db: Executor, subscription_id: UUID, action: str, actor: str, now: datetime, effective: datetime
 ) -> None:

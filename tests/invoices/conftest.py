@@ -78,13 +78,17 @@ class Months:
         return UUID(answer["usage_id"])
 
     async def advance(self, to: datetime) -> None:
+        """Goes there, and everything that is due is done."""
+        await self.go(to)
+        await self.settle()
+
+    async def go(self, to: datetime) -> None:
         """Redis is there as well: what is admitted from now on is admitted then."""
         self.now = to
         offset = (to - clock.now()) // timedelta(milliseconds=1)
         await self.sql.execute("UPDATE service_clock SET offset_ms = $1", max(0, offset))
         for partition in range(self.service.settings.partitions):
             await recover(self.sql, self.service.scripts, partition)
-        await self.settle()
 
     async def settle(self) -> None:
         """Everything that is due is done."""
