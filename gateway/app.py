@@ -25,6 +25,7 @@ from gateway.invoice_handlers import InvoiceHandlers
 from gateway.invoices import Invoices
 from gateway.lane import Lanes
 from gateway.lookback import LookBack
+from gateway.plan_migrations import PlanMigrations
 from gateway.probes import Probes
 from gateway.problems import CONTENT_TYPE, Kind, Problem
 from gateway.quotas import Quotas
@@ -136,7 +137,11 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
             Probes(redis, pool, settings.partitions, watch, backlog, must_keep=must_keep),
         ),
         ClockHandlers(authenticator, TestClock(settings)),
-        CatalogueHandlers(authenticator, Catalogue(pool, usage_types, settings.default_tier)),
+        CatalogueHandlers(
+            authenticator,
+            Catalogue(pool, usage_types, settings.default_tier),
+            PlanMigrations(pool, now),
+        ),
         InvoiceHandlers(authenticator, Invoices(accounts, pool, subscriptions, now)),
         SubscriptionHandlers(
             authenticator,

@@ -92,7 +92,7 @@ async def granted(
             return plan, plan_change.change(mine, plan, new, version, when, now=now, paid=paid)
         case "migrate":
             assert wish.plan_tier is not None and wish.when is not None
-            _may_migrate(found, wish.plan_tier)
+            _may_migrate(found, wish.plan_tier, wish.plan_version)
             version, new = await plan_of(db, wish.plan_tier, wish.plan_version)
             return plan, plan_change.change(mine, plan, new, version, wish.when, now=now, paid=paid)
         case "cancel":
@@ -110,13 +110,16 @@ async def granted(
             return plan, Changed(again, fee(advance), advance)
 
 
-def _may_migrate(found: Subscription, tier: str) -> None:
+def _may_migrate(found: Subscription, tier: str, version: int | None) -> None:
     """Raises `NotAllowed` where somebody has decided otherwise for this one subscription."""
+    pending = found.pending_change
     if found.plan_tier != tier:
         raise life.NotAllowed("the subscription is on another plan by now")
     if found.overridden:
         raise life.NotAllowed("the subscription has overrides")
-    if found.pending_change is not None:
+    if pending is not None and (pending.plan_tier, pending.plan_version) == (tier, version):
+        raise life.NotAllowed("this change is pending already")
+    if pending is not None:
         raise life.NotAllowed("another change of the subscription is pending")
 
 

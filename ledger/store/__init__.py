@@ -10,6 +10,7 @@ from ledger.store import (
     grants,
     invoices,
     outbox,
+    plan_migrations,
     subscriptions,
 )
 from ledger.store.backup import (
@@ -166,6 +167,7 @@ __all__ = [
     "organizations_of_user",
     "outbox",
     "plan",
+    "plan_migrations",
     "positions",
     "reconcile_ages",
     "reconcile_findings",
