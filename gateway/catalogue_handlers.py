@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from gateway import messages
 from gateway.auth import Authenticator
 from gateway.catalogue import Catalogue
+from gateway.catalogue_messages import PlanQuery
 from gateway.http import body_of, caller, json_answer
 from gateway.plan_migrations import PlanMigrations
 
@@ -23,7 +25,8 @@ class CatalogueHandlers:
 
     async def read_plan(self, request: web.Request) -> web.Response:
         principal = caller(self._authenticator, request)
-        body, headers = await self._catalogue.plan(principal, request.match_info["tier"])
+        query = messages.query(PlanQuery, request.query)
+        body, headers = await self._catalogue.plan(principal, request.match_info["tier"], query)
         return json_answer(body, headers=headers)
 
     async def put_plan(self, request: web.Request) -> web.Response:

@@ -18,7 +18,7 @@ Version = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 
 class PlanAnswer(Response, omit_defaults=True):
-    """The newest version of a plan; money and quantities are exact decimals in strings."""
+    """A version of a plan; money and quantities are exact decimals in strings."""
 
     tier: str
     version: int
@@ -30,6 +30,12 @@ class PlanAnswer(Response, omit_defaults=True):
     premium: bool
     entitlements: tuple[Entitlement, ...]
     prices: tuple[Price, ...]
+
+
+class PlanQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """An older version, or one customer's own."""
+
+    version: Version | None = None
 
 
 class PlanList(Response):

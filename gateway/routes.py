@@ -154,9 +154,10 @@ ROUTES: tuple[Route, ...] = (
         method="GET",
         path=f"{BASE}/plans/{{tier}}",
         name="read_plan",
-        summary="The newest public version of a plan",
+        summary="The newest public version of a plan, or the one that is named",
+        query=catalogue.PlanQuery,
         answers={200: catalogue.PlanAnswer},
-        refuses=(404,),
+        refuses=(400, 404),
     ),
     Route(
         method="PUT",

@@ -45,9 +45,10 @@ async def test_an_override_is_in_force_for_the_next_request_and_for_nobody_else(
     assert [one["version"] for one in (await get(service, "/plans"))[1]["data"]] == [1] * 4
     status, said = await desk.create("cyd", "clinic")
     assert (status, said["plan_version"], said["overridden"]) == (201, 1, False)
-    version = await service.sql.fetchrow("SELECT * FROM billing_plans WHERE version = 2")
-    assert version is not None
-    assert (version["name"], version["currency"], version["trial_days"]) == ("Clinic", "USD", 0)
+    status, shown = await get(service, "/plans/clinic?version=2")
+    assert (status, shown) == (200, PLAN | MORE | {"version": 2})
+    assert (await get(service, "/plans/clinic?version=3"))[0] == 404
+    assert (await get(service, "/plans/clinic?version=x"))[0] == 400
     assert await service.sql.fetchval(
         "SELECT COUNT(*) FROM audit_events WHERE event_type = 'plan_overridden'"
     ) == 1  # fmt: skip

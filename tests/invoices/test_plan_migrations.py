@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ledger import db
+from ledger import db, loops
 from ledger.catalogue import own_version
 from ledger.domain.overrides import Overrides
 from ledger.plan_migrations import PlanMigrations
@@ -220,6 +220,14 @@ async def test_many_workers_change_each_once(pro: Months, database_url: str) -> 
         "SELECT COUNT(*) FROM subscription_history WHERE action = 'migrate'"
     )
     assert (changes, set(await versions(pro))) == (22, {2})
+
+
+async def test_the_ledgers_own_loop_works_it_off(pro: Months) -> None:
+    asked = await ask(pro.service, when="now")
+    once = await loops._cycle(pro.service.settings, pro.sql, pro.service.servers)
+    while (await told(pro.service, asked))["status"] == "running":
+        assert await once() == 0 or await versions(pro) == [2, 2]
+    assert await versions(pro) == [2, 2]
 
 
 class Killed(Exception):
