@@ -141,12 +141,16 @@ def test_what_was_granted_is_added_to_a_limit_and_to_nothing_else() -> None:
         (130, 0, 0),  # soft, and passed
         (80, 30, 30),  # what was granted is used first
         (120, 30, 10),
-        (20, 30, 30),  # and is not handed on itself
+        (20, 30, 30),
         (130, 30, 0),
     ],
 )
 def test_what_is_left_over_is_of_the_plans_own_limit(used: int, granted: int, left: int) -> None:
     assert left_over(limit=100, most=30, used=used, granted=granted) == left
+
+
+def test_what_was_handed_on_and_not_used_is_not_handed_on_again() -> None:
+    assert left_over(limit=100, most=150, used=20, granted=30) == 100
 
 
 def test_limits_and_rate_limits_are_scaled_to_units() -> None:

@@ -227,4 +227,15 @@ MUTANTS = [
            "NULL::NUMERIC AS billed_measured, NULL::NUMERIC AS billed", CYCLE),
     Mutant("leaves a gap between numbers", INVOICES,
            "SET last = last + 1", "SET last = last + 2", CYCLE),
+    # Plans.
+    Mutant("gives one customer's terms to everybody", "ledger/sql/catalogue.sql",
+           "THEN subscription_id IS NULL ELSE", "THEN TRUE ELSE",
+           "tests/gateway/test_overrides.py"),
+    Mutant("hands on what may still be used", "ledger/sql/grants.sql",
+           "AND o.done_at IS NOT NULL\nCROSS", "CROSS", "tests/invoices/test_rollover.py"),
+    Mutant("hands on what was handed on", "ledger/domain/entitlement.py",
+           "limit - max(0, used - granted)", "limit + granted - used",
+           "tests/domain/test_entitlement.py"),
+    Mutant("forgets how far a migration has come", "ledger/sql/plan_migrations.sql",
+           "SET reached = $2, changed", "SET changed", "tests/invoices/test_plan_migrations.py"),
 ]  # fmt: skip
