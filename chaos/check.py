@@ -194,8 +194,13 @@ async def no_hard_limit_is_passed(sql: db.Connection) -> list[str]:
           AND e ->> 'enforcement' = 'hard' AND e ->> 'limit' IS NOT NULL
           AND CASE e ->> 'scope'
               WHEN 'user' THEN p.plan_tier = COALESCE(s.plan_tier, r.plan_tier)
-                               AND r.used_after > (e ->> 'limit')::NUMERIC
-              ELSE p.plan_tier = r.plan_tier AND r.pool_used_after > (e ->> 'limit')::NUMERIC END
+                               AND r.used_after > (e ->> 'limit')::NUMERIC + granted(
+                                   CASE WHEN r.organization_id IS NULL THEN 'user:' || r.user_id
+                                   ELSE 'org:' || r.organization_id || ':user:' || r.user_id END,
+                                   r.usage_type, r.quota_period)
+              ELSE p.plan_tier = r.plan_tier
+                   AND r.pool_used_after > (e ->> 'limit')::NUMERIC + granted(
+                       'org:' || r.organization_id, r.usage_type, r.pool_period) END
         """
     )
     return _line("I4: past a hard limit", _ids(row["usage_id"].bytes for row in passed))

@@ -8,7 +8,8 @@
 - subscriptions: `subscription_changes` begins and changes them, in words of `subscription_messages`
   and `subscription_answers`
 - invoices: `invoice_handlers` takes the routes, `invoices` answers in words of `invoice_messages`
-- plans and usage types: `catalogue_handlers`, `catalogue`, `catalogue_messages`
+- plans and usage types: `catalogue_handlers`, `catalogue`, `catalogue_messages`; `plan_migrations`
+  has subscriptions brought to a version
 - organisations: `organization_handlers`, `organizations`, `organization_messages`
 - `test_clock` (by `test_clock_handlers`) moves the time, in tests
 - its way to Redis: `admission`, `lane`, `fair` for what has to wait, and `lookback` after a new

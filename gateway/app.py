@@ -27,6 +27,7 @@ from gateway.lane import Lanes
 from gateway.lookback import LookBack
 from gateway.organization_handlers import OrganizationHandlers
 from gateway.organizations import Organizations
+from gateway.plan_migrations import PlanMigrations
 from gateway.probes import Probes
 from gateway.problems import CONTENT_TYPE, Kind, Problem
 from gateway.quotas import Quotas
@@ -138,7 +139,11 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
             Probes(redis, pool, settings.partitions, watch, backlog, must_keep=must_keep),
         ),
         ClockHandlers(authenticator, TestClock(settings)),
-        CatalogueHandlers(authenticator, Catalogue(pool, usage_types, settings.default_tier)),
+        CatalogueHandlers(
+            authenticator,
+            Catalogue(pool, usage_types, settings.default_tier),
+            PlanMigrations(pool, now),
+        ),
         OrganizationHandlers(authenticator, Organizations(accounts, pool, now)),
         InvoiceHandlers(authenticator, Invoices(accounts, pool, subscriptions, now)),
         SubscriptionHandlers(

@@ -11,6 +11,7 @@ from gateway.auth import Action, Principal
 from gateway.catalogue_messages import (
     PlanAnswer,
     PlanList,
+    PlanQuery,
     UsageTypeAnswer,
     UsageTypeList,
     plan_decoder,
@@ -45,11 +46,14 @@ class Catalogue:
             raise _away() from None
         return encoder.encode(PlanList(data=[_answer(*one) for one in found]))
 
-    async def plan(self, principal: Principal, tier: str) -> tuple[bytes, dict[str, str]]:
-        """`GET /plans/{tier}`, with its ETag."""
+    async def plan(
+        self, principal: Principal, tier: str, query: PlanQuery
+    ) -> tuple[bytes, dict[str, str]]:
+        """`GET /plans/{tier}`: the newest public version or the one that is named, with its
+        ETag."""
         principal.reach(Action.CHANGE)
         try:
-            found = await store.plan(self._pool, tier)
+            found = await store.plan(self._pool, tier, query.version)
         except db.UNAVAILABLE:
             raise _away() from None
         if found is None:

@@ -113,6 +113,7 @@ class QuotaEntry(Response):
     usage_type: str
     scope: Scope
     limit: Decimal | None
+    rollover: Decimal  # how much of it was left over of the last period
     used: Decimal
     held: Decimal
     remaining: Decimal | None

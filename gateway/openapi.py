@@ -11,6 +11,7 @@ from gateway import messages
 from gateway.problems import CONTENT_TYPE, Kind
 from gateway.route import Route
 from gateway.routes import ROUTES
+from ledger.domain.overrides import Overrides
 
 _REF = "#/components/schemas/{name}"
 _EVERYWHERE = (401, 403, 500, 503)
@@ -20,10 +21,8 @@ _DOCUMENTED = [route for route in ROUTES if not route.test_only]
 def document(version: str) -> dict[str, Any]:
     """The OpenAPI 3.1 document of this version."""
     kinds = [kind for route in _DOCUMENTED for kind in _kinds(route)]
-    _, schemas = msgspec.json.schema_components(
-        [*kinds, messages.ProblemDocument, messages.UsageRequest, messages.BatchResult],
-        ref_template=_REF,
-    )
+    kinds += (messages.ProblemDocument, messages.UsageRequest, messages.BatchResult, Overrides)
+    _, schemas = msgspec.json.schema_components(kinds, ref_template=_REF)
     _describe(schemas)
     return {
         "openapi": "3.1.0",
@@ -61,6 +60,10 @@ def _describe(schemas: dict[str, Any]) -> None:
             "type": "number",
             "exclusiveMinimum": 0,
             "description": "Exact; at most as many decimals as the usage type has",
+        }
+    for name in ("SubscriptionRequest", "PlanChangeRequest"):
+        schemas[name]["properties"]["overrides"] = {
+            "oneOf": [{"$ref": _REF.format(name="Overrides")}, {"type": "null"}]
         }
     schemas["UsageRequest"]["examples"] = [
         {

@@ -109,7 +109,8 @@ class Quotas:
             kind, _, usage_type = name.partition(":")
             if kind != "rule":
                 continue
-            letter, limit, *_ = unpack_rule(raw)
+            rule = unpack_rule(raw)
+            letter, limit = rule.enforcement, rule.limit
             if letter not in _ENFORCEMENT:
                 continue
             places = await knowing(partial(self._usage_types.places, usage_type))
@@ -120,6 +121,7 @@ class Quotas:
                     usage_type=usage_type,
                     scope=scope,
                     limit=None if limit is None else quantity_of(limit, places),
+                    rollover=quantity_of(rule.rollover, places),
                     used=quantity_of(used, places),
                     held=Decimal(0),  # until there are reservations
                     remaining=None if left is None else quantity_of(left, places),

@@ -32,6 +32,7 @@ def shown(one: Subscription, now: datetime) -> SubscriptionAnswer:
         scope=one.scope,
         plan_tier=life.plan_tier,
         plan_version=life.plan_version,
+        overridden=one.is_own(life.plan_tier, life.plan_version),
         status=life.status,
         current_period=period(life.period(now)),
         trial_end=life.trial_end,

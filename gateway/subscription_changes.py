@@ -8,11 +8,12 @@ from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
+import msgspec
 from msgspec import UNSET, UnsetType
 
 from gateway.accounts import Accounts
 from gateway.auth import Action, Principal
-from gateway.messages import decode, encoder
+from gateway.messages import decode, encoder, say
 from gateway.problems import Kind, Problem, unavailable
 from gateway.subscription_answers import preview, shown
 from gateway.subscription_messages import (
@@ -21,10 +22,13 @@ from gateway.subscription_messages import (
     cancel_decoder,
     change_decoder,
     create_decoder,
+    overrides_decoder,
 )
 from ledger import db
+from ledger.domain.overrides import Overrides
 from ledger.domain.period import is_zone
 from ledger.domain.plan import Scope
+from ledger.domain.plan_problems import PlanError
 from ledger.domain.subscription import NotAllowed
 from ledger.subscriptions import (
     Address,
@@ -67,6 +71,7 @@ class SubscriptionChanges:
                 start=given(asked.start),
                 trial_days=given(asked.trial_days),
                 timezone=timezone,
+                overrides=_overrides(asked.overrides),
             )
         )
         self._accounts.forget(user_id)
@@ -117,11 +122,30 @@ def _wish(verb: Verb, body: bytes) -> tuple[Wish, bool]:
     """What is asked for, and whether it is only to be shown."""
     if verb == "change":
         change = decode(change_decoder, body)
-        return Wish(verb, change.plan_tier, given(change.when)), change.preview is True
+        wish = Wish(
+            verb,
+            change.plan_tier,
+            given(change.when),
+            overrides=_overrides(change.overrides),
+        )
+        return wish, change.preview is True
     if verb == "cancel":
         cancel = decode(cancel_decoder, body)
         return Wish(verb, when=given(cancel.when)), cancel.preview is True
     return Wish(verb), decode(action_decoder, body).preview is True
+
+
+def _overrides(raw: msgspec.Raw | UnsetType) -> Overrides | None:
+    """Kept raw until here: a body with objects within is not looked through for double keys."""
+    if raw is UNSET:
+        return None
+    try:
+        return overrides_decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        said = say(str(error), Overrides, "overrides")
+        raise Problem(Kind.INVALID_REQUEST, said) from None
+    except RecursionError:
+        raise Problem(Kind.INVALID_REQUEST, "overrides are nested too deeply") from None
 
 
 def given(value: T | UnsetType | None) -> T | None:
@@ -155,6 +179,8 @@ async def _done(work: Awaitable[Outcome]) -> Outcome:
         raise Problem(Kind.CONFLICT, "there is a live subscription already") from None
     except NoPlan:
         raise Problem(Kind.INVALID_REQUEST, "plan_tier is not in the catalogue") from None
+    except PlanError as error:
+        raise Problem(Kind.INVALID_REQUEST, f"with these overrides: {error}") from None
     except Stale:
         raise Problem(Kind.STALE, "the subscription has changed; read it again") from None
     except NotAllowed as error:

@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from gateway.messages import Instant, OrganizationId, PeriodAnswer, Request, Response, UserId
 from ledger.domain.line import LineKind
+from ledger.domain.overrides import Overrides
 from ledger.domain.plan import Name, Scope
 from ledger.domain.plan_change import When
 from ledger.domain.subscription import SubscriptionStatus
@@ -30,13 +31,16 @@ class SubscriptionRequest(Request):
     start: Instant | UnsetType | None = UNSET
     trial_days: TrialDays | UnsetType | None = UNSET
     timezone: Timezone | UnsetType | None = UNSET
+    overrides: msgspec.Raw | UnsetType = UNSET
 
 
 class PlanChangeRequest(Request):
-    """`when`: an upgrade now, anything else at the period's end, unless said."""
+    """`when`: an upgrade now, anything else at the period's end, unless said. `overrides`: what
+    this customer's terms say otherwise than the plan."""
 
     plan_tier: Name
     when: When | UnsetType | None = UNSET
+    overrides: msgspec.Raw | UnsetType = UNSET
     preview: bool | UnsetType = UNSET
 
 
@@ -81,6 +85,7 @@ class SubscriptionAnswer(Response):
     scope: Scope
     plan_tier: str
     plan_version: int
+    overridden: bool  # whether its terms are agreed with this customer alone
     status: SubscriptionStatus
     current_period: PeriodAnswer
     trial_end: datetime | None
@@ -138,6 +143,7 @@ class HistoryAnswer(Response):
     has_more: bool
 
 
+overrides_decoder: msgspec.json.Decoder[Overrides | None] = msgspec.json.Decoder(Overrides | None)
 create_decoder = msgspec.json.Decoder(SubscriptionRequest)
 change_decoder = msgspec.json.Decoder(PlanChangeRequest)
 cancel_decoder = msgspec.json.Decoder(CancelRequest)

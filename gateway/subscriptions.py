@@ -153,6 +153,7 @@ class Subscriptions:
             scope="user",
             plan_tier=plan.plan_tier,
             plan_version=plan.version,
+            overridden=False,
             status="active",
             current_period=period(calendar_month(now)),
             trial_end=None,

@@ -6,11 +6,13 @@ from datetime import datetime
 from decimal import Decimal
 from importlib.resources import files
 from typing import Annotated
+from uuid import UUID
 
 import msgspec
 
 from ledger import db, reload, store
 from ledger.domain.money import amount_text
+from ledger.domain.overrides import Overrides, overridden
 from ledger.domain.plan import Name, Plan
 from ledger.domain.plan_problems import check
 
@@ -51,20 +53,55 @@ async def put_plan(
     async with pool.acquire() as connection, connection.transaction():
         await store.catalogue.lock_catalogue(connection)
         check(plan, await store.usage_types(connection))
-        # As it is read back: 499 and 499.00 are no two versions.
-        fee = amount_text(Decimal(plan.base_fee), plan.currency)
-        plan = msgspec.structs.replace(plan, base_fee=fee)
+        plan = _as_read_back(plan)
         newest, old = await store.plan(connection, plan.tier) or (0, None)
         if if_version not in (None, newest):
             raise StalePlan
         if old == plan:
             return newest
-        await store.catalogue.insert_plan(connection, newest + 1, plan)
-        details = {"plan_tier": plan.tier, "plan_version": newest + 1}
+        version = await store.catalogue.insert_plan(connection, plan)
+        details = {"plan_tier": plan.tier, "plan_version": version}
         await store.insert_audit_event(connection, "plan_changed", actor, details, now)
         if plan.tier == default:
             await reload.owe(connection)
-        return newest + 1
+        return version
+
+
+async def own_version(
+    connection: db.Executor,
+    subscription_id: UUID,
+    public: tuple[int, Plan],
+    overrides: Overrides,
+    *,
+    actor: str,
+    now: datetime,
+) -> tuple[int, Plan]:
+    """The public version of a plan as it was agreed with one customer: a version that belongs to
+    the subscription, made unless there is one that says the same; the public one where nothing is
+    other. Within the caller's transaction; raises `ledger.domain.plan_problems.PlanError`."""
+    plan = overridden(public[1], overrides)
+    check(plan, await store.usage_types(connection))
+    plan = _as_read_back(plan)
+    if plan == public[1]:
+        return public
+    await store.catalogue.lock_catalogue(connection)
+    for known in await store.catalogue.own_plans(connection, subscription_id, plan.tier):
+        if known[1] == plan:
+            return known
+    version = await store.catalogue.insert_plan(connection, plan, subscription_id)
+    details = {
+        "plan_tier": plan.tier,
+        "plan_version": version,
+        "subscription_id": str(subscription_id),
+    }
+    await store.insert_audit_event(connection, "plan_overridden", actor, details, now)
+    return version, plan
+
+
+def _as_read_back(plan: Plan) -> Plan:
+    """499 and 499.00 are no two versions."""
+    fee = amount_text(Decimal(plan.base_fee), plan.currency)
+    return msgspec.structs.replace(plan, base_fee=fee)
 
 
 async def put_usage_type(

@@ -4,6 +4,8 @@
 2. wait    until the drain has passed that entry, and a grace for what comes late
 3. invoice rate what was used; invoice, lines, audit event and credit in one transaction
 
+Once the entry is drained, quotas to which something is left over are loaded anew (`ledger.grants`).
+
 A crash anywhere is finished by the next look. Of two workers one holds the subscription's row.
 """
 
@@ -21,7 +23,7 @@ from ledger.db import UNAVAILABLE, Connection
 from ledger.domain.invoice import Draft
 from ledger.domain.money import amount_text
 from ledger.invoicing import Drafted, draft_of
-from ledger.rollover import roll
+from ledger.rollover import reload_quotas, roll
 from ledger.store.billing_periods import BillingPeriod
 from ledger.store.invoices import Invoice
 from ledger.store.subscriptions import Subscription
@@ -51,10 +53,12 @@ class Cycle:
         self._park_above = park_above
 
     async def run_once(self, now: datetime) -> int:
-        """Closes and invoices what is due; how many steps were made."""
+        """Closes, rolls over and invoices what is due; how many steps were made."""
         steps = 0
         for subscription_id in await store.billing_periods.to_close(self._db, now, BATCH):
             steps += await self._apart(subscription_id, self._close(subscription_id, now))
+        for period_id, subscription_id in await store.grants.rolling(self._db, BATCH):
+            steps += await self._apart(subscription_id, self._roll_over(period_id, subscription_id))
         for period_id, subscription_id in await store.billing_periods.due(self._db, now, BATCH):
             work = self._invoice(period_id, subscription_id, now)
             steps += await self._apart(subscription_id, work)
@@ -81,6 +85,13 @@ class Cycle:
         for outbox_id in owed:
             await self._superseder.reach(self._db, outbox_id)
         return bool(owed)
+
+    async def _roll_over(self, period_id: UUID, subscription_id: UUID) -> bool:
+        owed = await reload_quotas(self._db, period_id, subscription_id)
+        if owed is None:
+            return False
+        await self._superseder.reach(self._db, owed)
+        return True
 
     async def _invoice(self, period_id: UUID, subscription_id: UUID, now: datetime) -> bool:
         # One snapshot: what is summed and how far it has been drained must be of the same instant.

@@ -19,9 +19,11 @@ from ledger import store
 from ledger.db import Connection, Executor, Pool
 from ledger.domain.entitlement import Entitled, Rule, Source, entitled
 from ledger.domain.period import Period
+from ledger.domain.plan import Scope
 from ledger.domain.subscription import ENDED, fall_due
 from ledger.domain.usage import Terms, at_ms, count_of, encode_terms, ms_of
 from ledger.flights import SingleFlight, Work
+from ledger.grants import grant
 from ledger.recovery import recover
 from ledger.turns import Turns
 from lua import keys
@@ -59,6 +61,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     terms: Terms
     blocked: str
     pool_version: int  # of the organisation's terms alone; 0 for a personal account
+    ungranted: UUID | None  # the subscription of which something may be left over to be granted
 
 
 class Loader:
@@ -118,9 +121,7 @@ class Loader:
                     # Before the snapshot: a change that does not find this row is in it.
                     user_id, organization_id = UUID(bytes=subject[17:]), UUID(bytes=subject[1:17])
                     await store.note_organization_user(connection, user_id, organization_id)
-                shot = await snapshot(
-                    connection, partition, subject, at_ms(now_ms), self._default_tier
-                )
+                shot = await self._snapshot(connection, partition, subject, at_ms(now_ms))
             outcome = await self._write(partition, subject, shot, read_tail=tail)
             if outcome is LoadOutcome.LOADED:
                 return
@@ -128,6 +129,17 @@ class Loader:
                 raise Fenced
             tail = True
         raise NotLoaded("the quota changed faster than it could be loaded")
+
+    async def _snapshot(
+        self, connection: Executor, partition: int, subject: bytes, now: datetime
+    ) -> Snapshot:
+        shot = await snapshot(connection, partition, subject, now, self._default_tier)
+        if shot.ungranted is None:
+            return shot
+        scope: Scope = "organization" if keys.is_pool(subject) else "user"
+        name = keys.subject_text(subject)
+        await grant(connection, shot.ungranted, name, scope, shot.period.start, now)
+        return await snapshot(connection, partition, subject, now, self._default_tier)
 
     async def _check_partitions(self, connection: Executor) -> None:
         """Once, before anything is loaded: a gateway that started without Postgres could not see
@@ -200,26 +212,37 @@ async def snapshot(
             raise NoDefaultTier
         rights = await _entitled(connection, user_id, organization_id, default, now)
         usage_types = await store.usage_types(connection)
-        if pool:
-            assert rights.pool is not None
-            period, rules, blocked = rights.pool.period(now), rights.pool_rules(usage_types), ""
-            good_until = period.end
-        else:
-            period, rules = rights.user.period(now), rights.user_rules(usage_types)
-            blocked, good_until = rights.blocked, rights.good_until(now)
+        source = rights.pool if pool else rights.user
+        assert source is not None, "a pool is an organisation's"
+        period = source.period(now)
+        leftovers = await _leftovers(connection, source, subject, period)
+        granted = {one.usage_type: one.granted for one in leftovers if one.granted is not None}
+        rules_of = rights.pool_rules if pool else rights.user_rules
         own, shared = await store.terms_versions(connection, user_id, organization_id)
         return Snapshot(
             cursor=cursor,
             # Each part only ever grows, so their sum does, and changes with any of them.
             version=own + shared + default.version,
             period=period,
-            good_until=good_until,
-            rules=rules,
+            good_until=period.end if pool else rights.good_until(now),
+            rules=rules_of(usage_types, granted),
             totals=await store.totals(connection, keys.subject_text(subject), period.start),
             terms=rights.payer.terms,
-            blocked=blocked,
+            blocked="" if pool else rights.blocked,
             pool_version=shared + default.version if organization_id else 0,
+            ungranted=source.subscription_id if len(granted) < len(leftovers) else None,
         )
+
+
+async def _leftovers(
+    connection: Connection, source: Source, subject: bytes, period: Period
+) -> list[store.grants.Leftover]:
+    if source.subscription_id is None:
+        return []  # nothing is closed of who has none
+    scope: Scope = "organization" if keys.is_pool(subject) else "user"
+    return await store.grants.leftovers(
+        connection, source.subscription_id, keys.subject_text(subject), period.start, scope
+    )
 
 
 async def _entitled(
@@ -275,4 +298,5 @@ def _limit(rule: Rule, totals: Mapping[str, int]) -> Limit:
         rule.rate_limit,
         rule.rate_window_us,
         totals.get(rule.usage_type, 0),
+        rule.rollover,
     )

@@ -12,6 +12,7 @@ import structlog
 from ledger import clock, db, reload, service_time, store
 from ledger.cycle import Cycle
 from ledger.drain import Drain
+from ledger.plan_migrations import PlanMigrations
 from ledger.reconcile import Reconciler
 from ledger.settings import Settings
 from ledger.supersede import Superseder
@@ -30,7 +31,7 @@ IDLE_S = 0.1  # how stale a read of the ledger may be when nothing is wrong
 SECOND_IDLE_S = 1.0  # how soon a second drain joins the first, which suffices without a backlog
 FROZEN_LOOK_S = 0.5  # between looks for another worker that holds a partition and hangs
 RECONCILE_S = 2.0  # between looks for a partition that is due
-CYCLE_S = 2.0  # between looks for periods that are over
+CYCLE_S = 2.0  # between looks for periods that are over and plans to be migrated
 SUPERSEDE_S = 2.0  # between looks for changes whose sender died
 # After an outage: easy on a sick server, and back well within two seconds of a healthy one.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 1.0
@@ -118,9 +119,12 @@ async def _cycle(settings: Settings, connection: db.Connection, redis: Redis) ->
         grace=settings.invoice_grace,
         park_above=settings.invoice_park_above,
     )
+    migrations = PlanMigrations(connection, superseder, settings.invoice_grace)
 
     async def once() -> float:
-        return 0 if await cycle.run_once(await service_time.now(connection)) else CYCLE_S
+        now = await service_time.now(connection)
+        steps = await cycle.run_once(now) + await migrations.run_once(now)
+        return 0 if steps else CYCLE_S
 
     return once
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
+from uuid import UUID
 
 from ledger import store
-from ledger.db import Executor
+from ledger.db import Connection, Executor
 from ledger.domain.period import Span, zone
 from ledger.domain.proration import Advance, base_fee
 from ledger.domain.subscription import ENDED, Subscription, fall_due, is_trial
@@ -90,6 +91,7 @@ async def _over(
     )
     owed = await owe(db, change)
     billing_period = _local(life, period.start)
+    last = ended or fall_due(life, period.end).status in ENDED
     await store.billing_periods.add(
         db,
         stored.subscription_id,
@@ -101,8 +103,9 @@ async def _over(
         lines_before=period.end,
         outbox_id=owed,
         due_at=period.end + grace,
+        rolls_over=(None, None) if last else (life.plan_tier, life.plan_version),
     )
-    if ended or fall_due(life, period.end).status in ENDED:
+    if last:
         await store.billing_periods.add(
             db,
             stored.subscription_id,
@@ -114,6 +117,24 @@ async def _over(
             due_at=period.end + LATEST,
         )
     return owed
+
+
+async def reload_quotas(
+    db: Connection, billing_period_id: UUID, subscription_id: UUID
+) -> int | None:
+    """Has all quotas of a subscription loaded anew after one of its periods; what is then owed to
+    Redis. None when that was seen to, or somebody else works on it."""
+    async with db.transaction():
+        stored = await store.subscriptions.hold_by_id(db, subscription_id)
+        if stored is None or not await store.grants.stop_rolling(db, billing_period_id):
+            return None
+        version = await store.subscriptions.renew(db, subscription_id)
+        return await owe(
+            db,
+            NewTerms(
+                subscription_id, stored.scope, stored.user_id, stored.organization_id, version
+            ),
+        )
 
 
 def _local(life: Subscription, instant: datetime) -> date:

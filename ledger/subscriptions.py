@@ -20,6 +20,7 @@ from ledger import store
 from ledger.db import UNAVAILABLE, Executor, Pool, UniqueViolation
 from ledger.domain import subscription as life
 from ledger.domain.line import Line
+from ledger.domain.overrides import Overrides
 from ledger.domain.plan import Scope
 from ledger.domain.proration import base_fee
 from ledger.domain.subscription import Changed
@@ -27,7 +28,7 @@ from ledger.organizations import timezone_of
 from ledger.rollover import begin, end, roll
 from ledger.store.subscriptions import Subscription
 from ledger.supersede import NewTerms, Superseder, owe
-from ledger.wishes import Wish, fee, granted, plan_of, running_after
+from ledger.wishes import Wish, agreed, fee, granted, running_after
 
 log = structlog.get_logger()
 
@@ -86,13 +87,18 @@ class Subscriptions:
         start: datetime | None = None,
         trial_days: int | None = None,
         timezone: str | None = None,
+        overrides: Overrides | None = None,
     ) -> Outcome:
         """In the organisation's time zone unless one is given, and then for good. Raises `Exists`,
-        `ledger.wishes.NoPlan`, `ledger.domain.subscription.NotAllowed`."""
+        `ledger.wishes.NoPlan`, `ledger.domain.subscription.NotAllowed`,
+        `ledger.domain.plan_problems.PlanError`."""
+        subscription_id = uuid4()
         async with self._pool.acquire() as db:
             try:
                 async with db.transaction():
-                    version, plan = await plan_of(db, plan_tier)
+                    version, plan = await agreed(
+                        db, subscription_id, plan_tier, overrides, actor=actor, now=now
+                    )
                     begun = life.create(
                         plan,
                         version,
@@ -105,7 +111,6 @@ class Subscriptions:
                     if begun.status == "active" and not life.is_trial(begun.trial_end, first):
                         advance = base_fee(plan, version, first)
                         changed = Changed(begun, fee(advance), advance)
-                    subscription_id = uuid4()
                     await store.subscriptions.insert(
                         db,
                         subscription_id,
@@ -138,11 +143,13 @@ class Subscriptions:
         preview: bool = False,
     ) -> Outcome:
         """Does what is wished; with `preview` nothing but show what would come of it. Raises
-        `NoSubscription`, `NoPlan`, `Stale`, `Exists`, `NotAllowed`."""
+        `NoSubscription`, `NoPlan`, `Stale`, `Exists`, `NotAllowed`, `PlanError`."""
         async with self._pool.acquire() as db:
             try:
                 async with db.transaction():
-                    outcome, owed = await self._act(db, address, wish, actor, now, if_version)
+                    outcome, owed = await carry_out(
+                        db, address, wish, actor, now, self._grace, if_version
+                    )
                     if preview:
                         raise _Preview(outcome)
             except UniqueViolation:
@@ -153,49 +160,49 @@ class Subscriptions:
                 await self._reach_quotas(db, one)
         return outcome
 
-    async def _act(
-        self,
-        db: Executor,
-        address: Address,
-        wish: Wish,
-        actor: str,
-        now: datetime,
-        if_version: int | None,
-    ) -> tuple[Outcome, list[int]]:
-        """The subscription after what is wished, and all that is owed to Redis."""
-        found = await _held(db, address)
-        if if_version not in (None, found.version):
-            raise Stale
-        # A ledger may have ended the period while this waited for the row.
-        now = max(now, found.updated_at)
-        owed = await roll(db, found, now, self._grace)
-        found = await _held(db, address)
-        plan, changed = await granted(db, found, wish, now)
-        running = running_after(found, changed.subscription, now)
-        version = await store.subscriptions.update(
-            db,
-            found.subscription_id,
-            changed.subscription,
-            changed.advance or found.advance,
-            running,
-            now,
-        )
-        if running is None and found.running is not None:
-            owed.append(await end(db, found, version, now, self._grace))
-        owed.append(
-            await _finish(db, address, found.subscription_id, wish.verb, actor, now, changed)
-        )
-        held = await _held(db, address)
-        if wish.verb == "reactivate":
-            await begin(db, held, now)
-        return Outcome(held, plan.currency, changed.lines), owed
-
     async def _reach_quotas(self, db: Executor, owed: int) -> None:
         try:
             await self._superseder.reach(db, owed)
         except UNAVAILABLE as error:
             # The change is made: the ledger sends what is owed as soon as all are back.
             log.warning("supersede_waiting", reason=type(error).__name__)
+
+
+async def carry_out(
+    db: Executor,
+    address: Address,
+    wish: Wish,
+    actor: str,
+    now: datetime,
+    grace: timedelta,
+    if_version: int | None = None,
+) -> tuple[Outcome, list[int]]:
+    """The subscription after what is wished, and all that is then owed to Redis. Within the
+    caller's transaction; raises what `Subscriptions.act` does."""
+    found = await _held(db, address)
+    if if_version not in (None, found.version):
+        raise Stale
+    # A ledger may have ended the period while this waited for the row.
+    now = max(now, found.updated_at)
+    owed = await roll(db, found, now, grace)
+    found = await _held(db, address)
+    plan, changed = await granted(db, found, wish, actor, now)
+    running = running_after(found, changed.subscription, now)
+    version = await store.subscriptions.update(
+        db,
+        found.subscription_id,
+        changed.subscription,
+        changed.advance or found.advance,
+        running,
+        now,
+    )
+    if running is None and found.running is not None:
+        owed.append(await end(db, found, version, now, grace))
+    owed.append(await _finish(db, address, found.subscription_id, wish.verb, actor, now, changed))
+    held = await _held(db, address)
+    if wish.verb == "reactivate":
+        await begin(db, held, now)
+    return Outcome(held, plan.currency, changed.lines), owed
 
 
 async def _held(db: Executor, address: Address) -> Subscription:
@@ -241,6 +248,7 @@ async def _finish(
 _PAST = {
     "create": "created",
     "change": "changed",
+    "migrate": "migrated",
     "cancel": "canceled",
     "uncancel": "uncanceled",
     "pause": "paused",

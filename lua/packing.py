@@ -20,7 +20,9 @@ ANSWER = Struct(">BQqBBQQQ")
 # `blocked`, which follows.
 STATE = Struct(">QQQQQQB")
 # A usage type's rule in a quota: enforcement letter, limit, units and microseconds of its window.
+# Where some of the limit was left over of the last period, how much follows, which no script reads.
 RULE = Struct(">cqQQ")
+_ROLLOVER = Struct(">Q")
 NONE = -1  # no limit, no pool, nothing remaining to show
 ID_BYTES = 16
 
@@ -79,6 +81,7 @@ class Rule(NamedTuple):
     limit: int | None
     rate_limit: int
     rate_window_us: int
+    rollover: int = 0
 
 
 _LENGTHS = [bytes((length,)) for length in range(256)]  # made once: three are needed an event
@@ -131,11 +134,17 @@ def unpack_state(raw: bytes) -> State:
     return State(epoch, starts, ends, good_until, seen_at, pool_version, blocked)
 
 
-def pack_rule(enforcement: str, limit: int | None, rate_limit: int, rate_window_us: int) -> bytes:
+def pack_rule(
+    enforcement: str, limit: int | None, rate_limit: int, rate_window_us: int, rollover: int = 0
+) -> bytes:
     most = NONE if limit is None else limit
-    return RULE.pack(enforcement.encode(), most, rate_limit, rate_window_us)
+    rule = RULE.pack(enforcement.encode(), most, rate_limit, rate_window_us)
+    return rule + _ROLLOVER.pack(rollover) if rollover else rule
 
 
 def unpack_rule(raw: bytes) -> Rule:
-    letter, limit, rate_limit, rate_window_us = RULE.unpack(raw)
-    return Rule(letter.decode(), None if limit == NONE else limit, rate_limit, rate_window_us)
+    letter, limit, rate_limit, rate_window_us = RULE.unpack_from(raw)
+    more = raw[RULE.size :]
+    rollover = _ROLLOVER.unpack(more)[0] if more else 0
+    most = None if limit == NONE else limit
+    return Rule(letter.decode(), most, rate_limit, rate_window_us, rollover)

@@ -119,7 +119,9 @@ class Scripts:
         args: list[Any] = [subject, epoch, version, revision, starts, ends, good_until]
         args += (cursor, through, terms, blocked, pool_version, QUOTA_TTL_S)
         for one in limits:
-            rule = pack_rule(one.enforcement, one.limit, one.rate_limit, one.rate_window_us)
+            rule = pack_rule(
+                one.enforcement, one.limit, one.rate_limit, one.rate_window_us, one.rollover
+            )
             args += (one.usage_type, rule, one.used)
         names = [
             keys.stream(partition),

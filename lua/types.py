@@ -146,6 +146,7 @@ class Limit(msgspec.Struct, frozen=True):
     rate_limit: int  # units; 0 for none
     rate_window_us: int
     used: int
+    rollover: int = 0  # how much of `limit` was left over of the last period
 
 
 class Tail(msgspec.Struct, frozen=True):

@@ -83,11 +83,13 @@ class Checked:
 @dataclass(frozen=True, slots=True)
 class Quota:
     """One entitlement and what is used of it; `limit` and `remaining` are None when unlimited,
-    `enforcement` is ``hard``, ``soft`` or ``shadow``."""
+    `rollover` is how much of the limit was left over of the last period, `enforcement` is
+    ``hard``, ``soft`` or ``shadow``."""
 
     usage_type: str
     scope: str
     limit: Decimal | None
+    rollover: Decimal
     used: Decimal
     held: Decimal
     remaining: Decimal | None
@@ -102,6 +104,7 @@ class Quota:
             usage_type=said["usage_type"],
             scope=said["scope"],
             limit=_optional(said["limit"]),
+            rollover=quantity(said["rollover"]),
             used=quantity(said["used"]),
             held=quantity(said["held"]),
             remaining=_optional(said["remaining"]),

@@ -6,6 +6,7 @@ the organisation's; without either the default tier applies, by UTC calendar mon
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from uuid import UUID
@@ -14,12 +15,14 @@ import msgspec
 
 from ledger.domain.period import Interval, Period, period_at
 from ledger.domain.plan import Entitlement, Scope
-from ledger.domain.quantity import units_of_decimal
+from ledger.domain.quantity import MAX_UNITS, units_of_decimal
 from ledger.domain.usage import Terms
 
 _LETTERS = {"hard": "h", "soft": "s", "shadow": "w"}
 _CALENDAR_MONTH = date(2000, 1, 1)
 _MICROSECONDS = 1_000_000
+Granted = Mapping[str, int]
+"""Units by usage type that a quota has beyond its plan's limit in a period."""
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -63,6 +66,7 @@ class Rule(msgspec.Struct, frozen=True):
     limit: int | None  # None: unlimited
     rate_limit: int
     rate_window_us: int
+    rollover: int = 0  # how much of `limit` was left over of the last period
 
 
 class Entitled(msgspec.Struct, frozen=True):
@@ -72,26 +76,28 @@ class Entitled(msgspec.Struct, frozen=True):
     pool: Source | None
     payer: Source
 
-    def user_rules(self, usage_types: dict[str, int]) -> list[Rule]:
+    def user_rules(self, usage_types: dict[str, int], granted: Granted) -> list[Rule]:
         """A rule for every known usage type: one that the plan does not name is not allowed."""
         rules = []
         for usage_type, places in usage_types.items():
             entitlement = self.user.entitlement(usage_type, "user")
             if entitlement is not None:
-                rules.append(_rule(entitlement, places))
+                rules.append(_rule(entitlement, places, granted))
             elif self.pool and self.pool.entitlement(usage_type, "organization"):
                 rules.append(Rule(usage_type, "n", None, 0, 0))  # the pool alone decides
             else:
                 rules.append(Rule(usage_type, "x", 0, 0, 0))
         return rules
 
-    def pool_rules(self, usage_types: dict[str, int]) -> list[Rule]:
+    def pool_rules(self, usage_types: dict[str, int], granted: Granted) -> list[Rule]:
         """A rule for every usage type: a pool's usage is counted with or without a limit."""
         rules = []
         for usage_type, places in usage_types.items():
             entitlement = self.pool and self.pool.entitlement(usage_type, "organization")
             rules.append(
-                _rule(entitlement, places) if entitlement else Rule(usage_type, "n", None, 0, 0)
+                _rule(entitlement, places, granted)
+                if entitlement
+                else Rule(usage_type, "n", None, 0, 0)
             )
         return rules
 
@@ -118,16 +124,21 @@ def entitled(
     )
 
 
-def _rule(entitlement: Entitlement, places: int) -> Rule:
+def left_over(limit: int, most: int, used: int, granted: int) -> int:
+    """What a period hands on to the next one, all in units: what is unused of its plan's `limit`,
+    `most` at most. What it was `granted` itself is used first, and not handed on."""
+    return min(most, max(0, limit - max(0, used - granted)))
+
+
+def _rule(entitlement: Entitlement, places: int, granted: Granted) -> Rule:
     rate, window = 0, 0
     if entitlement.rate_limit is not None:
         rate = entitlement.rate_limit.limit * 10**places
         window = entitlement.rate_limit.window_seconds * _MICROSECONDS
-    limit = entitlement.limit
-    return Rule(
-        entitlement.usage_type,
-        _LETTERS[entitlement.enforcement],
-        None if limit is None else units_of_decimal(Decimal(limit), places),
-        rate,
-        window,
-    )
+    limit, more = None, 0
+    if entitlement.limit is not None:
+        own = units_of_decimal(Decimal(entitlement.limit), places)
+        limit = min(own + granted.get(entitlement.usage_type, 0), MAX_UNITS)
+        more = limit - own
+    letter = _LETTERS[entitlement.enforcement]
+    return Rule(entitlement.usage_type, letter, limit, rate, window, more)

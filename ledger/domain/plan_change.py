@@ -29,6 +29,22 @@ def default_when(old: Plan, new: Plan) -> When:
     return "period_end"
 
 
+def change(
+    subscription: Subscription,
+    old: Plan,
+    new: Plan,
+    version: int,
+    when: When,
+    *,
+    now: datetime,
+    paid: Advance | None,
+) -> Changed:
+    """`change_now` or `change_at_period_end`."""
+    if when == "now":
+        return change_now(subscription, old, new, version, now=now, paid=paid)
+    return Changed(change_at_period_end(subscription, old, new, version, now=now))
+
+
 def change_now(
     subscription: Subscription,
     old: Plan,

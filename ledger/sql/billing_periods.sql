@@ -3,8 +3,10 @@ SELECT subscription_id FROM subscriptions WHERE period_end <= $1 ORDER BY period
 
 -- name: insert_billing_period
 INSERT INTO billing_periods (subscription_id, kind, period_start, period_end, billing_period, advance,
-                             lines_before, outbox_id, due_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
+                             lines_before, outbox_id, due_at, rolls_over)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, COALESCE((
+    SELECT entitlements @? '$[*].rollover' FROM billing_plans
+    WHERE plan_tier = $10 AND version = $11), FALSE));
 
 -- name: due_billing_periods
 -- In their order: an earlier one of the subscription has to be invoiced first, but for what waits for

@@ -52,7 +52,8 @@ WHERE k.partition = $1 AND r.usage_id IS NULL ORDER BY k.usage_id;
 
 -- name: passed_limits
 -- I4: pools by the payer's plan, caps by the user's own, else by the payer's. No cap where the user's own
--- subscription has changed since: which one was in force then is not known.
+-- subscription has changed since: which one was in force then is not known. A limit is the plan's and
+-- what was granted for the period.
 SELECT r.usage_id, r.position, r.usage_type, e ->> 'scope' AS scope, e ->> 'limit' AS "limit"
 FROM usage_records r
 LEFT JOIN subscriptions s ON s.scope = 'user' AND s.user_id = r.user_id
@@ -68,8 +69,14 @@ WHERE r.partition = $1 AND r.position > $2 AND r.position <= $3
                                                    COALESCE(s.plan_version, r.plan_version))
                        AND COALESCE(s.updated_at <= r.recorded_at, TRUE)
                        AND r.used_after > (e ->> 'limit')::NUMERIC
+                       AND r.used_after > (e ->> 'limit')::NUMERIC + granted(
+                           CASE WHEN r.organization_id IS NULL THEN 'user:' || r.user_id
+                                ELSE 'org:' || r.organization_id || ':user:' || r.user_id END,
+                           r.usage_type, r.quota_period)
       ELSE (p.plan_tier, p.version) = (r.plan_tier, r.plan_version)
-           AND r.pool_used_after > (e ->> 'limit')::NUMERIC END
+           AND r.pool_used_after > (e ->> 'limit')::NUMERIC
+           AND r.pool_used_after > (e ->> 'limit')::NUMERIC + granted(
+               'org:' || r.organization_id, r.usage_type, r.pool_period) END
 ORDER BY r.position;
 
 -- name: counter_gaps

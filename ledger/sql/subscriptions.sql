@@ -1,7 +1,7 @@
 -- name: live_subscriptions
 -- The user's own and the organisation's, with the plan version each is on. The newest ended one
 -- is not needed: canceled and expired fall back to the default tier.
-SELECT s.*, p."interval", p.entitlements
+SELECT s.*, p."interval", p.entitlements, own_versions(s)
 FROM subscriptions s
 JOIN billing_plans p ON p.plan_tier = s.plan_tier AND p.version = s.plan_version
 WHERE s.status NOT IN ('canceled', 'expired')
@@ -9,7 +9,7 @@ WHERE s.status NOT IN ('canceled', 'expired')
 
 -- name: hold_subscription
 -- The live one, else the newest ended one (to be reactivated).
-SELECT s.*, p."interval", p.entitlements
+SELECT s.*, p."interval", p.entitlements, own_versions(s)
 FROM subscriptions s
 JOIN billing_plans p ON p.plan_tier = s.plan_tier AND p.version = s.plan_version
 WHERE s.scope = $1 AND CASE WHEN $1 = 'user' THEN s.user_id = $2 ELSE s.organization_id = $3 END
@@ -18,13 +18,13 @@ FOR UPDATE OF s;
 
 -- name: hold_subscription_by_id
 -- Whoever else works on it (a change, another ledger) is waited for by nobody: next time.
-SELECT s.*, p."interval", p.entitlements
+SELECT s.*, p."interval", p.entitlements, own_versions(s)
 FROM subscriptions s
 JOIN billing_plans p ON p.plan_tier = s.plan_tier AND p.version = s.plan_version
 WHERE s.subscription_id = $1 FOR UPDATE OF s SKIP LOCKED;
 
 -- name: newest_subscription
-SELECT s.*, p."interval", p.entitlements
+SELECT s.*, p."interval", p.entitlements, own_versions(s)
 FROM subscriptions s
 JOIN billing_plans p ON p.plan_tier = s.plan_tier AND p.version = s.plan_version
 WHERE s.scope = $1 AND CASE WHEN $1 = 'user' THEN s.user_id = $2 ELSE s.organization_id = $3 END
@@ -42,6 +42,11 @@ SET version = nextval('subscription_versions'), plan_tier = $2, plan_version = $
     anchor = $5, trial_end = $6, cancel_at = $7, pending_change = $8, advance = $9,
     period_start = $10, period_end = $11, updated_at = $12
 WHERE subscription_id = $1 RETURNING version;
+
+-- name: renew_subscription
+-- The same terms under a new version: quotas of the one before are loaded anew.
+UPDATE subscriptions SET version = nextval('subscription_versions') WHERE subscription_id = $1
+RETURNING version;
 
 -- name: insert_history
 INSERT INTO subscription_history (subscription_id, version, action, actor, occurred_at, effective_at,
@@ -61,7 +66,7 @@ ORDER BY h.version DESC LIMIT $3;
 INSERT INTO pending_lines (subscription_id, line, created_at) VALUES ($1, $2, $3);
 
 -- name: list_subscriptions
-SELECT s.*, p."interval", p.entitlements
+SELECT s.*, p."interval", p.entitlements, own_versions(s)
 FROM subscriptions s
 JOIN billing_plans p ON p.plan_tier = s.plan_tier AND p.version = s.plan_version
 WHERE ($1::UUID IS NULL OR s.organization_id = $1) AND ($2::TEXT IS NULL OR s.status = $2)

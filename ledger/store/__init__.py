@@ -7,9 +7,11 @@ from ledger.store import (
     billable,
     billing_periods,
     catalogue,
+    grants,
     invoices,
     organizations,
     outbox,
+    plan_migrations,
     subscriptions,
 )
 from ledger.store.backup import (
@@ -145,6 +147,7 @@ __all__ = [
     "explain_dead_letter",
     "export_snapshot",
     "forget_findings",
+    "grants",
     "hold_cursor",
     "insert_audit_event",
     "insert_dead_letter",
@@ -166,6 +169,7 @@ __all__ = [
     "organizations_of_user",
     "outbox",
     "plan",
+    "plan_migrations",
     "positions",
     "reconcile_ages",
     "reconcile_findings",

@@ -51,11 +51,14 @@ async def add(
     lines_before: datetime,
     outbox_id: int | None = None,
     due_at: datetime,
+    rolls_over: tuple[str, int] | tuple[None, None] = (None, None),
 ) -> None:
+    """`rolls_over`: the plan version of which something may be left over for the next period."""
     said = None if advance is None else msgspec.json.encode(advance).decode()
     await db.execute(
         QUERIES["insert_billing_period"],
         subscription_id, kind, start, end, billing_period, said, lines_before, outbox_id, due_at,
+        *rolls_over,
     )  # fmt: skip
 
 

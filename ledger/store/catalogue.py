@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -53,12 +54,24 @@ async def usage_types(db: Executor) -> dict[str, int]:
 
 
 async def plan(db: Executor, tier: str, version: int | None = None) -> tuple[int, Plan] | None:
-    """A version of a plan, the newest unless one is named, with its number."""
+    """A version of a plan, the newest public one unless one is named, with its number."""
     row = await db.fetchrow(QUERIES["plan"], tier, version)
     return None if row is None else (row["version"], _plan(row))
 
 
+async def is_public(db: Executor, tier: str, version: int) -> bool:
+    """Whether there is such a version, and it is nobody's own."""
+    return bool(await db.fetchval(QUERIES["is_public_plan"], tier, version))
+
+
+async def own_plans(db: Executor, subscription_id: UUID, tier: str) -> list[tuple[int, Plan]]:
+    """A subscription's own versions of a plan with their numbers, newest first."""
+    rows = await db.fetch(QUERIES["own_plans"], subscription_id, tier)
+    return [(row["version"], _plan(row)) for row in rows]
+
+
 async def newest_plan(db: Executor, tier: str) -> PlanVersion | None:
+    """The newest public version."""
     row = await db.fetchrow(QUERIES["newest_plan"], tier)
     if row is None:
         return None
@@ -68,7 +81,7 @@ async def newest_plan(db: Executor, tier: str) -> PlanVersion | None:
 
 
 async def plans(db: Executor) -> list[tuple[int, Plan]]:
-    """The newest version of every plan, with its number."""
+    """The newest public version of every plan, with its number."""
     return [(row["version"], _plan(row)) for row in await db.fetch(QUERIES["plans"])]
 
 
@@ -77,11 +90,12 @@ async def lock_catalogue(db: Executor) -> None:
     await db.execute(QUERIES["lock_catalogue"])
 
 
-async def insert_plan(db: Executor, version: int, plan: Plan) -> None:
-    await db.execute(
+async def insert_plan(db: Executor, plan: Plan, own: UUID | None = None) -> int:
+    """The next version of a plan, public or a subscription's `own`; its number. Only while holding
+    the catalogue."""
+    version: int = await db.fetchval(
         QUERIES["insert_plan"],
         plan.tier,
-        version,
         plan.name,
         plan.currency,
         plan.interval,
@@ -90,7 +104,9 @@ async def insert_plan(db: Executor, version: int, plan: Plan) -> None:
         plan.premium,
         msgspec.json.encode(plan.entitlements).decode(),
         msgspec.json.encode(plan.prices).decode(),
+        own,
     )
+    return version
 
 
 class UsageType(msgspec.Struct, frozen=True):

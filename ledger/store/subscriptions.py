@@ -48,6 +48,16 @@ class Subscription(msgspec.Struct, frozen=True):
     updated_at: datetime
     interval: Interval
     entitlements: tuple[Entitlement, ...]
+    own_versions: list[str]
+
+    @property
+    def overridden(self) -> bool:
+        """Whether its terms are agreed with this customer alone."""
+        return self.is_own(self.plan_tier, self.plan_version)
+
+    def is_own(self, plan_tier: str, plan_version: int) -> bool:
+        """Whether a plan version belongs to this subscription."""
+        return f"{plan_tier} {plan_version}" in self.own_versions
 
     @property
     def running(self) -> Span | None:
@@ -179,6 +189,11 @@ async def update(
             now,
         )
     )
+
+
+async def renew(db: Executor, subscription_id: UUID) -> int:
+    """Its next version, with nothing else changed. Only while holding the row."""
+    return int(await db.fetchval(QUERIES["renew_subscription"], subscription_id))
 
 
 async def note(

@@ -13,12 +13,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from ledger.domain.overrides import Overrides
 from ledger.domain.subscription import LONG_AGO
 from ledger.rollover import LATEST
 from tests.conftest import BASE, Service
 from tests.dev.processes import environment
 from tests.docs.test_documents import without_curl
-from tests.invoices.conftest import GRACE, Months
+from tests.invoices.conftest import GRACE, TYPE, Months
+from tests.ledger.plans import add_plan, allows
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "subscriptions.md").read_text()
 SHELL = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
@@ -30,8 +32,9 @@ COMMANDS = [
     if command.startswith("finance ")
 ]
 JSON = [msgspec.json.decode(one) for one in re.findall(r"```json\n(.*?)```", TEXT, re.DOTALL)]
-ANSWERS = [one for one in JSON if "invoices" not in one]
 BILLED = [one for one in JSON if "invoices" in one]
+LEFT_OVER = [one for one in JSON if "rollover" in one]
+ANSWERS = [one for one in JSON if one not in BILLED + LEFT_OVER]
 
 
 def is_told(told: Any, real: Any) -> bool:
@@ -84,7 +87,10 @@ async def test_an_example_of_billing_has_the_invoices_it_shows(
     service: Service, example: dict[str, Any]
 ) -> None:
     months = Months(service, park_above=1_000_000)
-    await months.create("ada", example["subscribe"].pop("plan_tier"), **example["subscribe"])
+    said = dict(example["subscribe"])
+    if "overrides" in said:
+        said["overrides"] = msgspec.convert(said["overrides"], Overrides)
+    await months.create("ada", said.pop("plan_tier"), **said)
     await months.use("ada", example["used"])
     end = await months.end_of_period("ada")
     if example["late"]:
@@ -93,6 +99,25 @@ async def test_an_example_of_billing_has_the_invoices_it_shows(
     assert [
         [list(line) for line in await months.lines(one)] for one in await months.invoices()
     ] == example["invoices"]
+
+
+@pytest.mark.parametrize("example", LEFT_OVER)
+async def test_an_example_of_what_is_left_over_has_the_limits_it_shows(
+    service: Service, example: dict[str, Any]
+) -> None:
+    months = Months(service, park_above=1_000_000)
+    rollover = {"max": example["rollover"]["max"]}
+    allowed = allows(TYPE, example["rollover"]["limit"]) | {"rollover": rollover}
+    await add_plan(service.sql, "rolling", allowed)
+    await months.create("ada", "rolling")
+    limits = []
+    for used in example["used"]:
+        if used:
+            await months.use("ada", used)
+        await months.end_of_period("ada")
+        _, said, _ = await service.get("/quota/ada")
+        limits += [one["limit"] for one in said["quotas"]]
+    assert limits == example["limit"]
 
 
 def test_the_page_names_the_days_of_the_code() -> None:

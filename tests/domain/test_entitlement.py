@@ -8,8 +8,9 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from ledger.domain.entitlement import Rule, Source, entitled
+from ledger.domain.entitlement import Rule, Source, entitled, left_over
 from ledger.domain.plan import Enforcement, Entitlement, RateLimit, Scope
+from ledger.domain.quantity import MAX_UNITS
 from ledger.domain.usage import at_ms
 from tests.domain.examples import AT
 
@@ -70,58 +71,92 @@ def test_who_caps_who_pools_and_who_pays(
 
 def test_a_users_own_plan_gives_no_pool_to_the_organisation() -> None:
     found = entitled(OWN, None, DEFAULT, pooled=True)
-    assert rule(found.pool_rules(TYPES), "calls") == Rule("calls", "n", None, 0, 0)
+    assert rule(found.pool_rules(TYPES, {}), "calls") == Rule("calls", "n", None, 0, 0)
 
 
 def test_caps_come_from_user_scope_and_the_pool_from_organisation_scope() -> None:
     found = entitled(OWN, COMPANY, DEFAULT, pooled=True)
-    assert rule(found.user_rules(TYPES), "calls") == Rule("calls", "h", 1, 0, 0)
-    assert rule(found.pool_rules(TYPES), "calls") == Rule("calls", "s", 20, 0, 0)
+    assert rule(found.user_rules(TYPES, {}), "calls") == Rule("calls", "h", 1, 0, 0)
+    assert rule(found.pool_rules(TYPES, {}), "calls") == Rule("calls", "s", 20, 0, 0)
 
 
 def test_a_usage_type_that_the_plan_does_not_name_is_not_allowed() -> None:
     for pooled in (False, True):
         found = entitled(OWN, None, DEFAULT, pooled=pooled)
-        assert rule(found.user_rules(TYPES), "minutes") == Rule("minutes", "x", 0, 0, 0)
+        assert rule(found.user_rules(TYPES, {}), "minutes") == Rule("minutes", "x", 0, 0, 0)
 
 
 def test_a_usage_type_of_the_pool_alone_has_no_user_cap() -> None:
     company = source("company", allows("minutes", "organization", "5"))
     found = entitled(None, company, DEFAULT, pooled=True)
-    assert rule(found.user_rules(TYPES), "minutes") == Rule("minutes", "n", None, 0, 0)
-    assert rule(found.pool_rules(TYPES), "minutes") == Rule("minutes", "h", 500, 0, 0)
-    assert rule(found.user_rules(TYPES), "calls") == Rule("calls", "x", 0, 0, 0)
+    assert rule(found.user_rules(TYPES, {}), "minutes") == Rule("minutes", "n", None, 0, 0)
+    assert rule(found.pool_rules(TYPES, {}), "minutes") == Rule("minutes", "h", 500, 0, 0)
+    assert rule(found.user_rules(TYPES, {}), "calls") == Rule("calls", "x", 0, 0, 0)
 
 
 def test_organisation_limits_do_not_bind_a_personal_account() -> None:
     personal = source("own", allows("minutes", "organization", "5"))
     found = entitled(personal, None, DEFAULT, pooled=False)
-    assert rule(found.user_rules(TYPES), "minutes").enforcement == "x"
+    assert rule(found.user_rules(TYPES, {}), "minutes").enforcement == "x"
 
 
 def test_every_known_usage_type_has_one_rule_in_each_scope() -> None:
     for own in (None, OWN):
         found = entitled(own, COMPANY, DEFAULT, pooled=True)
-        for rules in (found.user_rules(TYPES), found.pool_rules(TYPES)):
+        for rules in (found.user_rules(TYPES, {}), found.pool_rules(TYPES, {})):
             assert [one.usage_type for one in rules] == list(TYPES)
 
 
 def test_unlimited_is_an_explicit_null() -> None:
     unlimited = source("own", allows("calls", "user", None))
     found = entitled(unlimited, None, DEFAULT, pooled=False)
-    assert rule(found.user_rules(TYPES), "calls") == Rule("calls", "h", None, 0, 0)
+    assert rule(found.user_rules(TYPES, {}), "calls") == Rule("calls", "h", None, 0, 0)
 
 
 @pytest.mark.parametrize(("word", "letter"), [("hard", "h"), ("soft", "s"), ("shadow", "w")])
 def test_enforcement_is_one_letter(word: Enforcement, letter: str) -> None:
     found = entitled(source("own", allows("calls", "user", "7", word)), None, DEFAULT, pooled=False)
-    assert rule(found.user_rules(TYPES), "calls") == Rule("calls", letter, 7, 0, 0)
+    assert rule(found.user_rules(TYPES, {}), "calls") == Rule("calls", letter, 7, 0, 0)
+
+
+def test_what_was_granted_is_added_to_a_limit_and_to_nothing_else() -> None:
+    mine = source("own", allows("calls", "user", "7"), allows("minutes", "user", None))
+    found = entitled(mine, None, DEFAULT, pooled=True)
+    rules = found.user_rules(TYPES, {"calls": 3, "minutes": 5})
+    assert rule(rules, "calls") == Rule("calls", "h", 10, 0, 0, 3)
+    assert rule(rules, "minutes") == Rule("minutes", "h", None, 0, 0)
+    assert rule(found.pool_rules(TYPES, {"calls": 3}), "calls") == Rule("calls", "n", None, 0, 0)
+    most = entitled(
+        source("own", allows("calls", "user", str(10**12 - 1))), None, DEFAULT, pooled=False
+    )
+    assert rule(most.user_rules(TYPES, {"calls": MAX_UNITS}), "calls").limit == MAX_UNITS
+
+
+@pytest.mark.parametrize(
+    ("used", "granted", "left"),
+    [
+        (0, 0, 30),  # at most so much
+        (80, 0, 20),
+        (100, 0, 0),
+        (130, 0, 0),  # soft, and passed
+        (80, 30, 30),  # what was granted is used first
+        (120, 30, 10),
+        (20, 30, 30),
+        (130, 30, 0),
+    ],
+)
+def test_what_is_left_over_is_of_the_plans_own_limit(used: int, granted: int, left: int) -> None:
+    assert left_over(limit=100, most=30, used=used, granted=granted) == left
+
+
+def test_what_was_handed_on_and_not_used_is_not_handed_on_again() -> None:
+    assert left_over(limit=100, most=150, used=20, granted=30) == 100
 
 
 def test_limits_and_rate_limits_are_scaled_to_units() -> None:
     rated = allows("minutes", "user", "1500.25", rate_limit=RateLimit(limit=600, window_seconds=60))
     found = entitled(source("own", rated), None, DEFAULT, pooled=False)
-    assert rule(found.user_rules(TYPES), "minutes") == Rule(
+    assert rule(found.user_rules(TYPES, {}), "minutes") == Rule(
         "minutes", "h", 150_025, 60_000, 60_000_000
     )
 

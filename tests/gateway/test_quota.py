@@ -24,6 +24,7 @@ FIELDS = [
     "usage_type",
     "scope",
     "limit",
+    "rollover",
     "used",
     "held",
     "remaining",

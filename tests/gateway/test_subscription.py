@@ -16,6 +16,7 @@ FIELDS = [
     "scope",
     "plan_tier",
     "plan_version",
+    "overridden",
     "status",
     "current_period",
     "trial_end",
@@ -38,6 +39,7 @@ async def test_a_user_without_one_is_on_the_default_tier(shared: Service) -> Non
         "scope": "user",
         "plan_tier": "basic",
         "plan_version": 1,
+        "overridden": False,
         "status": "active",
     }
     del expected["current_period"]

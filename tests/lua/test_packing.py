@@ -111,7 +111,9 @@ def test_any_bytes_are_said_or_malformed(raw: bytes) -> None:
     assert 3 + sum(map(len, said)) == len(raw)
 
 
-@given(st.sampled_from("hswxn"), st.none() | COUNTS, COUNTS, COUNTS)
-def test_a_rule_comes_back(letter: str, limit: int | None, rate: int, window_us: int) -> None:
-    raw = packing.pack_rule(letter, limit, rate, window_us)
-    assert packing.unpack_rule(raw) == Rule(letter, limit, rate, window_us)
+@given(st.sampled_from("hswxn"), st.none() | COUNTS, COUNTS, COUNTS, COUNTS)
+def test_a_rule_comes_back(
+    letter: str, limit: int | None, rate: int, window_us: int, rollover: int
+) -> None:
+    raw = packing.pack_rule(letter, limit, rate, window_us, rollover)
+    assert packing.unpack_rule(raw) == Rule(letter, limit, rate, window_us, rollover)

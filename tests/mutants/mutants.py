@@ -254,4 +254,15 @@ MUTANTS = [
            "enable_telemetry = False", "enable_telemetry = True", EGRESS),
     Mutant("counts yen in hundredths", CALLS,
            "_PLACES.get(currency, minor_places(currency))", "2", "tests/stripe/test_calls.py"),
+    # Plans.
+    Mutant("gives one customer's terms to everybody", "ledger/sql/catalogue.sql",
+           "THEN subscription_id IS NULL ELSE", "THEN TRUE ELSE",
+           "tests/gateway/test_overrides.py"),
+    Mutant("hands on what may still be used", "ledger/sql/grants.sql",
+           "AND o.done_at IS NOT NULL\nCROSS", "CROSS", "tests/invoices/test_rollover.py"),
+    Mutant("hands on what was handed on", "ledger/domain/entitlement.py",
+           "limit - max(0, used - granted)", "limit + granted - used",
+           "tests/domain/test_entitlement.py"),
+    Mutant("forgets how far a migration has come", "ledger/sql/plan_migrations.sql",
+           "SET reached = $2, changed", "SET changed", "tests/invoices/test_plan_migrations.py"),
 ]  # fmt: skip
