@@ -3,7 +3,15 @@
 A module here stands beside the ``.sql`` file of its name; `records` has none, as it writes by COPY.
 """
 
-from ledger.store import billable, billing_periods, catalogue, invoices, outbox, subscriptions
+from ledger.store import (
+    billable,
+    billing_periods,
+    catalogue,
+    invoices,
+    outbox,
+    simulation,
+    subscriptions,
+)
 from ledger.store.backup import (
     Position,
     applied_migrations,
@@ -168,6 +176,7 @@ __all__ = [
     "seals",
     "set_total",
     "settle",
+    "simulation",
     "skip_gap",
     "subjects_of",
     "subscriptions",

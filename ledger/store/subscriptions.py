@@ -93,7 +93,7 @@ async def live(
 ) -> list[Subscription]:
     """The user's own and the organisation's."""
     rows = await db.fetch(QUERIES["live_subscriptions"], user_id, organization_id)
-    return [_subscription(row) for row in rows]
+    return [of_row(row) for row in rows]
 
 
 async def hold(
@@ -101,13 +101,13 @@ async def hold(
 ) -> Subscription | None:
     """The live one, else the newest that ended; its row is locked until the transaction ends."""
     row = await db.fetchrow(QUERIES["hold_subscription"], scope, user_id, organization_id)
-    return None if row is None else _subscription(row)
+    return None if row is None else of_row(row)
 
 
 async def hold_by_id(db: Executor, subscription_id: UUID) -> Subscription | None:
     """The same by its id; None while somebody else works on it."""
     row = await db.fetchrow(QUERIES["hold_subscription_by_id"], subscription_id)
-    return None if row is None else _subscription(row)
+    return None if row is None else of_row(row)
 
 
 async def newest(
@@ -115,7 +115,7 @@ async def newest(
 ) -> Subscription | None:
     """The one that changed last, ended or not."""
     row = await db.fetchrow(QUERIES["newest_subscription"], scope, user_id, organization_id)
-    return None if row is None else _subscription(row)
+    return None if row is None else of_row(row)
 
 
 async def insert(
@@ -215,7 +215,7 @@ async def page(
     rows = await db.fetch(
         QUERIES["list_subscriptions"], organization_id, status, at, subscription_id, most
     )
-    return [_subscription(row) for row in rows]
+    return [of_row(row) for row in rows]
 
 
 async def position(db: Executor, subscription_id: UUID) -> datetime | None:
@@ -224,7 +224,7 @@ async def position(db: Executor, subscription_id: UUID) -> datetime | None:
     return found
 
 
-def _subscription(row: Mapping[str, Any]) -> Subscription:
+def of_row(row: Mapping[str, Any]) -> Subscription:
     found = {name: row[name] for name in Subscription.__struct_fields__}
     found["entitlements"] = entitlements.decode(row["entitlements"])
     found["pending_change"] = _pending_of(row["pending_change"])
