@@ -32,7 +32,7 @@ class InvoiceActions:
             found = await _held(db, invoice_id)
             if found.status != "draft":
                 raise NotPossible("only a parked invoice is issued by hand")
-            number = await store.invoices.take_number(db)
+            number = await store.invoices.take_number(db, found.currency, found.total)
             await store.invoices.issue(db, invoice_id, number, now, now + DUE)
             return await _done(db, found, "issued", actor, now, {})
 

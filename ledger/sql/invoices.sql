@@ -28,6 +28,10 @@ RETURNING line_id, line;
 SELECT line FROM pending_lines WHERE subscription_id = $1 ORDER BY line_id;
 
 -- name: next_invoice_number
+-- What is issued is summed where it gets its number: exact, and no scrape ever reads all invoices.
+WITH summed AS (
+    INSERT INTO issued_totals AS t VALUES ($1, $2, 1) ON CONFLICT (currency) DO UPDATE
+    SET total = t.total + EXCLUDED.total, invoices = t.invoices + 1)
 UPDATE invoice_numbers SET last = last + 1 RETURNING last;
 
 -- name: insert_invoice
@@ -75,6 +79,12 @@ RETURNING credit;
 
 -- name: add_credited
 UPDATE invoices SET credited = credited + $2 WHERE invoice_id = $1;
+
+-- name: issued_totals
+SELECT currency, total FROM issued_totals ORDER BY currency;
+
+-- name: count_parked
+SELECT COUNT(*) FROM invoices WHERE parked IS NOT NULL;
 
 -- name: invoice_lines
 SELECT * FROM invoice_lines WHERE invoice_id = ANY($1::UUID[]) ORDER BY invoice_id, place;

@@ -5,9 +5,7 @@ SELECT set_config('idle_in_transaction_session_timeout', '60000', TRUE);
 
 -- name: payers
 -- In the order of their ids: a page goes on where the last one ended.
-SELECT s.*, p."interval", p.entitlements
-FROM subscriptions s
-JOIN billing_plans p ON p.plan_tier = s.plan_tier AND p.version = s.plan_version
+SELECT s.* FROM subscriptions_on_plan s
 WHERE s.subscription_id > $1
   AND ($2::UUID IS NULL OR (s.scope = 'user' AND s.user_id = $2))
   AND ($3::UUID IS NULL OR (s.scope = 'organization' AND s.organization_id = $3))

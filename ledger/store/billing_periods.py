@@ -12,11 +12,10 @@ from ledger.db import Executor
 from ledger.domain.in_force import Stand
 from ledger.domain.proration import Advance
 from ledger.store.queries import QUERIES
+from ledger.store.subscriptions import advance_of, json_of
 
 Kind = Literal["opening", "period", "final"]
 PeriodEnds = dict[date, datetime]  # by billing period
-
-_advance = msgspec.json.Decoder(Advance)
 
 
 class BillingPeriod(msgspec.Struct, frozen=True):
@@ -52,10 +51,10 @@ async def add(
     outbox_id: int | None = None,
     due_at: datetime,
 ) -> None:
-    said = None if advance is None else msgspec.json.encode(advance).decode()
     await db.execute(
         QUERIES["insert_billing_period"],
-        subscription_id, kind, start, end, billing_period, said, lines_before, outbox_id, due_at,
+        subscription_id, kind, start, end, billing_period, json_of(advance), lines_before,
+        outbox_id, due_at,
     )  # fmt: skip
 
 
@@ -72,12 +71,34 @@ async def hold(db: Executor, billing_period_id: UUID) -> BillingPeriod | None:
     if row is None:
         return None
     found = {name: row[name] for name in BillingPeriod.__struct_fields__}
-    found["advance"] = _advance.decode(row["advance"]) if row["advance"] else None
+    found["advance"] = advance_of(row["advance"])
     return BillingPeriod(**found)
 
 
 async def close(db: Executor, billing_period_id: UUID, now: datetime) -> None:
     await db.execute(QUERIES["close_billing_period"], billing_period_id, now)
+
+
+class Failures(msgspec.Struct, frozen=True):
+    """How many subscriptions could not be closed or invoiced, since how long at most, and the
+    kinds of error."""
+
+    subscriptions: int
+    longest_s: int
+    reasons: list[str]
+
+
+async def failed(db: Executor, subscription_id: UUID, reason: str) -> None:
+    """It could not be closed or invoiced: left alone for a while, longer each time."""
+    await db.execute(QUERIES["note_billing_failure"], subscription_id, reason)
+
+
+async def mended(db: Executor, subscription_id: UUID) -> None:
+    await db.execute(QUERIES["forget_billing_failure"], subscription_id)
+
+
+async def failures(db: Executor) -> Failures:
+    return Failures(**dict(await db.fetchrow(QUERIES["billing_failures"])))
 
 
 async def stands(db: Executor, subscription_id: UUID) -> list[Stand]:

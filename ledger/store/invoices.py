@@ -140,9 +140,20 @@ async def pending_lines(db: Executor, subscription_id: UUID) -> list[Line]:
     return [_line.decode(row["line"]) for row in rows]
 
 
-async def take_number(db: Executor) -> str:
-    """The next number of an invoice; nobody else has one until this transaction ends."""
-    return f"INV-{await db.fetchval(QUERIES['next_invoice_number']):08d}"
+async def take_number(db: Executor, currency: str, total: Decimal) -> str:
+    """The next number, for an invoice of this total; nobody else has one until this transaction
+    ends."""
+    return f"INV-{await db.fetchval(QUERIES['next_invoice_number'], currency, total):08d}"
+
+
+async def issued_totals(db: Executor) -> dict[str, Decimal]:
+    """What was ever issued, by currency."""
+    return {row["currency"]: row["total"] for row in await db.fetch(QUERIES["issued_totals"])}
+
+
+async def count_parked(db: Executor) -> int:
+    """Invoices that wait for a person."""
+    return int(await db.fetchval(QUERIES["count_parked"]))
 
 
 async def insert(db: Executor, invoice: Invoice) -> None:

@@ -144,7 +144,7 @@ async def insert(
             life.anchor,
             life.timezone,
             life.trial_end,
-            _json(advance),
+            json_of(advance),
             period.start,
             period.end,
             now,
@@ -172,8 +172,8 @@ async def update(
             life.anchor,
             life.trial_end,
             life.cancel_at,
-            _json(life.pending_change),
-            _json(advance),
+            json_of(life.pending_change),
+            json_of(advance),
             period and period.start,
             period and period.end,
             now,
@@ -200,7 +200,7 @@ async def history(
 
 
 async def add_pending_line(db: Executor, subscription_id: UUID, line: Line, now: datetime) -> None:
-    await db.execute(QUERIES["insert_pending_line"], subscription_id, _json(line), now)
+    await db.execute(QUERIES["insert_pending_line"], subscription_id, json_of(line), now)
 
 
 async def page(
@@ -228,13 +228,19 @@ def of_row(row: Mapping[str, Any]) -> Subscription:
     found = {name: row[name] for name in Subscription.__struct_fields__}
     found["entitlements"] = entitlements.decode(row["entitlements"])
     found["pending_change"] = _pending_of(row["pending_change"])
-    found["advance"] = _advance.decode(row["advance"]) if row["advance"] else None
+    found["advance"] = advance_of(row["advance"])
     return Subscription(**found)
+
+
+def advance_of(raw: str | None) -> Advance | None:
+    """What a JSON column says was charged in advance."""
+    return _advance.decode(raw) if raw else None
 
 
 def _pending_of(raw: str | None) -> PendingChange | None:
     return _pending.decode(raw) if raw else None
 
 
-def _json(value: Any) -> str | None:
+def json_of(value: Any) -> str | None:
+    """How a value stands in a JSON column."""
     return None if value is None else msgspec.json.encode(value).decode()

@@ -28,8 +28,7 @@ async def test_the_command_answers_what_is_printed_below_it(
 ) -> None:
     body = {"user_id": "ada", "plan_tier": "professional"}
     await service.post("/subscriptions", body, headers=service.token("finance"))
-    body = {"user_id": "ada", "usage_type": "api_calls", "quantity": 100400}
-    await service.post("/usage", body)
+    await service.post("/usage", {"user_id": "ada", "usage_type": "api_calls", "quantity": 100400})
     await service.drained()
     monkeypatch.setattr(logs, "silence", lambda: None)  # of a process of its own
     monkeypatch.setenv("DATABASE_URL", service.settings.database_url)
