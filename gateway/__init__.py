@@ -6,6 +6,7 @@
   `usage_list` and `probes` (with `backlog`) answer; `known` and `usage_types` remember the ledger
 - subscriptions: `subscription_changes` begins and changes them, in words of `subscription_messages`
   and `subscription_answers`
+- `once`: the idempotency keys of changes by finance
 - invoices: `invoice_handlers` takes the routes, `invoices` answers in words of `invoice_messages`
 - plans and usage types: `catalogue_handlers`, `catalogue`, `catalogue_messages`
 - `test_clock` (by `test_clock_handlers`) moves the time, in tests

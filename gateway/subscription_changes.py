@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 from gateway.accounts import Accounts
 from gateway.auth import Action, Principal
 from gateway.messages import decode, encoder
+from gateway.once import Answer, asked_once, key_reused, replay
 from gateway.problems import Kind, Problem, unavailable
 from gateway.subscription_answers import preview, shown
 from gateway.subscription_messages import (
@@ -27,6 +28,7 @@ from ledger import db
 from ledger.domain.period import zone
 from ledger.domain.plan import Scope
 from ledger.domain.subscription import NotAllowed
+from ledger.once import KeyReused, Replayed
 from ledger.subscriptions import (
     Address,
     Exists,
@@ -49,8 +51,10 @@ class SubscriptionChanges:
         self._subscriptions = subscriptions
         self._now = now
 
-    async def create(self, principal: Principal, body: bytes) -> tuple[bytes, dict[str, str]]:
-        """`POST /subscriptions`."""
+    async def create(
+        self, principal: Principal, body: bytes, idempotency_key: str | None
+    ) -> tuple[bytes, dict[str, str]]:
+        """`POST /subscriptions`; under a key that was used, what was answered then."""
         principal.reach(Action.CHANGE)
         asked = decode(create_decoder, body)
         user_id = self._accounts.identify(asked.user_id, "user_id")
@@ -59,17 +63,26 @@ class SubscriptionChanges:
         timezone = _given(asked.timezone) or "UTC"
         if not _is_zone(timezone):
             raise Problem(Kind.INVALID_REQUEST, "timezone is no IANA time zone")
-        outcome = await _done(
-            self._subscriptions.create(
-                address,
-                asked.plan_tier,
-                actor=principal.subject,
-                now=(now := await _told(self._now())),
-                start=_given(asked.start),
-                trial_days=_given(asked.trial_days),
-                timezone=timezone,
+        now = await _told(self._now())
+
+        async def told(_: db.Executor, outcome: Outcome) -> Answer:
+            return _answer(outcome, now)
+
+        try:
+            outcome = await _done(
+                self._subscriptions.create(
+                    address,
+                    asked.plan_tier,
+                    actor=principal.subject,
+                    now=now,
+                    start=_given(asked.start),
+                    trial_days=_given(asked.trial_days),
+                    timezone=timezone,
+                    once=asked_once(principal, idempotency_key, "create", asked, told=told),
+                )
             )
-        )
+        except Replayed as replayed:
+            return replay(replayed)
         self._accounts.forget(user_id)
         return _answer(outcome, now)
 
@@ -167,6 +180,8 @@ async def _done(work: Awaitable[Outcome]) -> Outcome:
         raise Problem(Kind.CONFLICT, "there is a live subscription already") from None
     except NoPlan:
         raise Problem(Kind.INVALID_REQUEST, "plan_tier is not in the catalogue") from None
+    except KeyReused:
+        raise key_reused() from None
     except Stale:
         raise Problem(Kind.STALE, "the subscription has changed; read it again") from None
     except NotAllowed as error:

@@ -8,8 +8,9 @@ may be believed, and `ledger.durability` what it keeps on disk.
 `ledger.subscriptions` changes a subscription as `ledger.wishes` says; `ledger.supersede` has the
 change reach every quota, and `ledger.reload` a new version of the default tier.
 `ledger.cycle` ends periods (`ledger.rollover`) and writes invoices (`ledger.invoicing`);
-`ledger.invoice_actions` is what finance decides about one. `ledger.simulation` tries a plan on past
-usage, and `ledger.billing_state` is how invoicing is going.
+`ledger.invoice_actions` is what finance decides about one. `ledger.once` keeps what a retry is
+answered; `ledger.simulation` tries a plan on past usage; `ledger.billing_state` is how invoicing is
+going.
 
 What went wrong: `ledger.reconcile` compares rows, totals, seals (`ledger.seals`) and counters, and
 `ledger.recalculate` makes them anew; `ledger.dead_letters` and `ledger.adoption` carry out what an

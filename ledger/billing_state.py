@@ -9,7 +9,7 @@ import msgspec
 
 from ledger import store
 from ledger.db import Executor
-from ledger.store.billing_periods import Failures
+from ledger.store.billing_state import Failures
 from ledger.store.outbox import Overdue
 from ledger.supersede import OVERDUE_S
 
@@ -39,8 +39,8 @@ class Billing(msgspec.Struct, frozen=True):
 async def look(db: Executor) -> Billing:
     """As the ledger has it now."""
     return Billing(
-        await store.invoices.issued_totals(db),
-        await store.invoices.count_parked(db),
-        await store.billing_periods.failures(db),
+        await store.billing_state.issued_totals(db),
+        await store.billing_state.count_parked(db),
+        await store.billing_state.failures(db),
         await store.outbox.overdue(db, 0),
     )

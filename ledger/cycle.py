@@ -73,7 +73,7 @@ class Cycle:
             # Never the error's own text: it may quote a row.
             reason = type(error).__name__
             log.error("not_billed", subscription_id=str(subscription_id), reason=reason)
-            await store.billing_periods.failed(self._db, subscription_id, reason)
+            await store.billing_state.failed(self._db, subscription_id, reason)
             return False
 
     async def _close(self, subscription_id: UUID, now: datetime) -> bool:
@@ -82,7 +82,7 @@ class Cycle:
             if stored is None:
                 return False
             owed = await roll(self._db, stored, now, self._grace, most=MOST_PERIODS)
-            await store.billing_periods.mended(self._db, subscription_id)
+            await store.billing_state.mended(self._db, subscription_id)
         for outbox_id in owed:
             await self._superseder.reach(self._db, outbox_id)
         return bool(owed)
@@ -99,7 +99,7 @@ class Cycle:
             drafted = await draft_of(self._db, stored, period)
             await self._write(stored, period, drafted, now)
             await store.billing_periods.close(self._db, period_id, now)
-            await store.billing_periods.mended(self._db, subscription_id)
+            await store.billing_state.mended(self._db, subscription_id)
         return True
 
     async def _write(

@@ -23,6 +23,7 @@ from ledger.domain.line import Line
 from ledger.domain.plan import Scope
 from ledger.domain.proration import base_fee
 from ledger.domain.subscription import Changed
+from ledger.once import Once, claim, keep
 from ledger.rollover import begin, end, roll
 from ledger.store.subscriptions import Subscription
 from ledger.supersede import NewTerms, Superseder, owe
@@ -85,11 +86,14 @@ class Subscriptions:
         start: datetime | None = None,
         trial_days: int | None = None,
         timezone: str = "UTC",
+        once: Once | None = None,
     ) -> Outcome:
-        """Raises `Exists`, `ledger.wishes.NoPlan`, `ledger.domain.subscription.NotAllowed`."""
+        """Raises `Exists`, `ledger.once.Replayed`, `ledger.once.KeyReused`,
+        `ledger.wishes.NoPlan`, `ledger.domain.subscription.NotAllowed`."""
         async with self._pool.acquire() as db:
             try:
                 async with db.transaction():
+                    await claim(db, once, now)
                     version, plan = await plan_of(db, plan_tier)
                     begun = life.create(
                         plan,
@@ -120,10 +124,12 @@ class Subscriptions:
                     )
                     held = await _held(db, address)
                     await begin(db, held, now)
+                    outcome = Outcome(held, plan.currency, changed.lines)
+                    await keep(db, once, outcome)
             except UniqueViolation:
                 raise Exists from None
             await self._reach_quotas(db, owed)
-        return Outcome(held, plan.currency, changed.lines)
+        return outcome
 
     async def act(
         self,

@@ -5,23 +5,6 @@ WHERE s.period_end <= $1
                   WHERE f.subscription_id = s.subscription_id AND f.retry_at > NOW())
 ORDER BY s.period_end LIMIT $2;
 
--- name: note_billing_failure
--- By the real time, which the test clock does not move: twice as long after each failure, from 2 seconds
--- to about 17 minutes.
-INSERT INTO billing_failures AS f (subscription_id, reason, retry_at)
-VALUES ($1, $2, NOW() + INTERVAL '2 seconds')
-ON CONFLICT (subscription_id) DO UPDATE
-SET reason = EXCLUDED.reason, failures = f.failures + 1,
-    retry_at = NOW() + INTERVAL '2 seconds' * 2 ^ LEAST(f.failures, 9);
-
--- name: forget_billing_failure
-DELETE FROM billing_failures WHERE subscription_id = $1;
-
--- name: billing_failures
-SELECT COUNT(*) AS subscriptions, COALESCE(EXTRACT(EPOCH FROM NOW() - MIN(since)), 0)::BIGINT AS longest_s,
-       COALESCE(ARRAY_AGG(DISTINCT reason), '{}') AS reasons
-FROM billing_failures;
-
 -- name: insert_billing_period
 INSERT INTO billing_periods (subscription_id, kind, period_start, period_end, billing_period, advance,
                              lines_before, outbox_id, due_at)

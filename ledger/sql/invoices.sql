@@ -80,12 +80,6 @@ RETURNING credit;
 -- name: add_credited
 UPDATE invoices SET credited = credited + $2 WHERE invoice_id = $1;
 
--- name: issued_totals
-SELECT currency, total FROM issued_totals ORDER BY currency;
-
--- name: count_parked
-SELECT COUNT(*) FROM invoices WHERE parked IS NOT NULL;
-
 -- name: invoice_lines
 SELECT * FROM invoice_lines WHERE invoice_id = ANY($1::UUID[]) ORDER BY invoice_id, place;
 

@@ -79,28 +79,6 @@ async def close(db: Executor, billing_period_id: UUID, now: datetime) -> None:
     await db.execute(QUERIES["close_billing_period"], billing_period_id, now)
 
 
-class Failures(msgspec.Struct, frozen=True):
-    """How many subscriptions could not be closed or invoiced, since how long at most, and the
-    kinds of error."""
-
-    subscriptions: int
-    longest_s: int
-    reasons: list[str]
-
-
-async def failed(db: Executor, subscription_id: UUID, reason: str) -> None:
-    """It could not be closed or invoiced: left alone for a while, longer each time."""
-    await db.execute(QUERIES["note_billing_failure"], subscription_id, reason)
-
-
-async def mended(db: Executor, subscription_id: UUID) -> None:
-    await db.execute(QUERIES["forget_billing_failure"], subscription_id)
-
-
-async def failures(db: Executor) -> Failures:
-    return Failures(**dict(await db.fetchrow(QUERIES["billing_failures"])))
-
-
 async def stands(db: Executor, subscription_id: UUID) -> list[Stand]:
     """The subscription's history, oldest first."""
     return [Stand(**dict(row)) for row in await db.fetch(QUERIES["stands"], subscription_id)]

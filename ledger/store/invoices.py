@@ -146,16 +146,6 @@ async def take_number(db: Executor, currency: str, total: Decimal) -> str:
     return f"INV-{await db.fetchval(QUERIES['next_invoice_number'], currency, total):08d}"
 
 
-async def issued_totals(db: Executor) -> dict[str, Decimal]:
-    """What was ever issued, by currency."""
-    return {row["currency"]: row["total"] for row in await db.fetch(QUERIES["issued_totals"])}
-
-
-async def count_parked(db: Executor) -> int:
-    """Invoices that wait for a person."""
-    return int(await db.fetchval(QUERIES["count_parked"]))
-
-
 async def insert(db: Executor, invoice: Invoice) -> None:
     await db.execute(
         QUERIES["insert_invoice"],

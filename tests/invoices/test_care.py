@@ -143,13 +143,13 @@ async def test_each_failure_doubles_the_time_until_the_next_attempt(months: Mont
     waits = []
     for _ in range(12):
         async with months.sql.transaction():
-            await store.billing_periods.failed(months.sql, made, "X")
+            await store.billing_state.failed(months.sql, made, "X")
             wait = "SELECT EXTRACT(EPOCH FROM retry_at - NOW())::INTEGER FROM billing_failures"
             waits.append(await months.sql.fetchval(wait))
     assert waits == [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1024, 1024]
-    assert (await store.billing_periods.failures(months.sql)).reasons == ["X"]
-    await store.billing_periods.mended(months.sql, made)
-    assert (await store.billing_periods.failures(months.sql)).subscriptions == 0
+    assert (await store.billing_state.failures(months.sql)).reasons == ["X"]
+    await store.billing_state.mended(months.sql, made)
+    assert (await store.billing_state.failures(months.sql)).subscriptions == 0
 
 
 async def test_a_change_that_does_not_reach_redis_is_told_of(
