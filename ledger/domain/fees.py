@@ -18,8 +18,8 @@ def fees(
     history: Sequence[Stand], period: Period, of: Stand, plans: Mapping[PlanVersion, Plan]
 ) -> list[Line]:
     """What was charged in advance for a period that is no trial: its base fee, and the lines of
-    every change within it. `of` is the stand whose period it is; `plans` has every version of the
-    history."""
+    every change within it; an end gives nothing back. `of` is the stand whose period it is;
+    `plans` has every version of the history."""
     before = stand_at(history, period.start)
     charged: Advance | None = None
     lines: list[Line] = []
@@ -29,9 +29,7 @@ def fees(
     for stand in history:
         if not period.start < stand.since < period.end:
             continue
-        if stand.status in ENDED:
-            charged = None  # nothing is given back
-        elif stand.status in _PAYING and before.status in ENDED:
+        if stand.status in _PAYING and before.status in ENDED:
             charged = _whole(stand, period, plans)
             lines.append(paid_line("base_fee", charged, "base fee"))
         elif stand.status in _PAYING and _is_new(stand, charged):

@@ -108,8 +108,12 @@ async def test_the_same_plan_costs_what_was_invoiced(months: Months, run: Run) -
     await months.plan("big", "99.99", *prices)
     await months.create("ada", "pro")
     await months.create("bob", "pro", trial_days=10)
+    await months.create("cyd", "pro", start=months.now - timedelta(days=75), trial_days=70)
     await months.use("ada", 250)
     await months.use("bob", 70)
+    await months.use("cyd", 150, at=months.now - timedelta(days=20))  # in the trial
+    await months.create("dee", "pro")
+    await months.use("dee", 150, at=months.now - timedelta(days=20))  # before the first period
     await months.advance(months.now + timedelta(days=9, hours=5))
     await months.act("ada", Wish("change", "big", "now"))
     await months.use("ada", 77)
@@ -125,7 +129,8 @@ async def test_the_same_plan_costs_what_was_invoiced(months: Months, run: Run) -
     await months.act("ada", Wish("reactivate"))
     await months.advance(months.now + timedelta(minutes=1))
     await months.act("ada", Wish("cancel", when="now"))
-    await months.act("bob", Wish("cancel", when="now"))
+    for user in ("bob", "cyd", "dee"):
+        await months.act(user, Wish("cancel", when="now"))
     await months.advance(months.now + timedelta(days=40))
     found = await told(run, plan("0"))
     invoiced = await months.sql.fetch(
