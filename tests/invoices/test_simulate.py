@@ -184,6 +184,8 @@ async def test_a_payer_can_be_chosen(months: Months, run: Run) -> None:
     await months.plan("pro", "10.00", CENT_EACH)
     await months.create("ada", "pro")
     await months.create("head", "pro", organization="clinic")
+    await months.use("ada", 100)
+    await months.service.drained()
     found = await told(run, plan("1.00"), "--organization", "clinic")
     assert [one["organization_id"] for one in found["data"]] == [str(dev_uuid("clinic"))]
     found = await told(run, plan("1.00"), "--user", "ada")
