@@ -7,6 +7,7 @@
   remember the ledger
 - subscriptions: `subscription_changes` begins and changes them, in words of `subscription_messages`
   and `subscription_answers`
+- `once`: the idempotency keys of changes by finance
 - invoices: `invoice_handlers` takes the routes, `invoices` answers in words of `invoice_messages`
 - plans and usage types: `catalogue_handlers`, `catalogue`, `catalogue_messages`; `plan_migrations`
   has subscriptions brought to a version

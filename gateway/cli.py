@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
@@ -16,7 +16,7 @@ from gateway import environment
 from gateway.backup.problem import BackupProblem
 from gateway.children import StartError
 from ledger import clock
-from ledger.settings import SettingError
+from ledger.settings import SettingError, Settings
 
 
 class Command(NamedTuple):
@@ -181,11 +181,15 @@ def _restore(args: argparse.Namespace) -> int:
     return asyncio.run(command.restore(args, config, clock.now(), os.environ))
 
 
-def _operator(module: str, work: str) -> Callable[[argparse.Namespace], int]:
+def _operator(
+    module: str,
+    work: str,
+    settings: Callable[[Mapping[str, str]], Settings] = environment.of_service,
+) -> Callable[[argparse.Namespace], int]:
     """A command of `gateway.operators`."""
 
     def run(args: argparse.Namespace) -> int:
-        config = environment.of_service(os.environ)
+        config = settings(os.environ)
         found = getattr(import_module(f"gateway.operators.{module}"), work)
         return int(asyncio.run(found(args, config)))
 
@@ -219,6 +223,11 @@ COMMANDS = {
         "make a user's or organisation's quotas anew from the rows",
         _operator("counts", "recalculate"),
         _arguments("counts", "add_recalculate_arguments"),
+    ),
+    "simulate": Command(
+        "what past usage would have cost under a plan",
+        _operator("simulate", "simulate", environment.of_database),
+        _arguments("simulate", "add_arguments"),
     ),
     "backup": Command("write the ledger to an encrypted file", _backup, _backup_arguments),
     "restore": Command("bring a backup back", _restore, _restore_arguments),

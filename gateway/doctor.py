@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from ledger import db, durability, loops, migrate, settings, store
+from ledger import billing_state, db, durability, loops, migrate, settings, store
 from ledger.domain.durability import judge
 from ledger.domain.usage import ms_of
 from lua import keys
@@ -173,6 +173,8 @@ async def _partitions(
         )
     if letters := await store.count_open_dead_letters(connection):
         yield Finding("warning", f"ledger: {letters} dead letters; ./run dead-letters list")
+    for reason in (await billing_state.look(connection)).reasons():
+        yield Finding("warning", f"ledger: {reason}; docs/runbooks.md says what to do")
     yield Finding("ok", f"ledger: {lag} entries wait to be drained")
 
 

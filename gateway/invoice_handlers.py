@@ -46,7 +46,9 @@ class InvoiceHandlers:
     async def credit_invoice(self, request: web.Request) -> web.Response:
         principal = caller(self._authenticator, request)
         invoice = request.match_info["invoice_id"]
-        return json_answer(await self._invoices.credit(principal, invoice, await body_of(request)))
+        key = request.headers.get("Idempotency-Key")
+        body, headers = await self._invoices.credit(principal, invoice, await body_of(request), key)
+        return json_answer(body, headers=headers)
 
     async def upcoming_invoice(self, request: web.Request) -> web.Response:
         principal = caller(self._authenticator, request)

@@ -20,6 +20,7 @@ from gateway.invoice_messages import (
     reason_decoder,
 )
 from gateway.messages import UsageList, decode, encoder
+from gateway.once import Answer, asked_once, key_reused, replay
 from gateway.problems import Kind, Problem, unavailable
 from gateway.subscription_answers import line_shown, period
 from gateway.subscription_changes import Now
@@ -31,6 +32,7 @@ from ledger.domain.line import Line
 from ledger.domain.money import amount_text
 from ledger.domain.period import Span
 from ledger.invoice_actions import InvoiceActions, NoInvoice, NotPossible
+from ledger.once import KeyReused, Replayed
 from ledger.store.invoices import Invoice, InvoiceLine
 
 
@@ -121,12 +123,25 @@ class Invoices:
             _uuid(invoice), principal, partial(self._actions.void, reason=reason)
         )
 
-    async def credit(self, principal: Principal, invoice: str, body: bytes) -> bytes:
-        """`POST /invoices/{id}/credits`: a line of the next invoice."""
+    async def credit(
+        self, principal: Principal, invoice: str, body: bytes, idempotency_key: str | None
+    ) -> Answer:
+        """`POST /invoices/{id}/credits`: a line of the next invoice. Under a key that was used,
+        what was answered then."""
         principal.reach(Action.CHANGE)
-        asked = decode(credit_decoder, body)
-        work = partial(self._actions.credit, amount=Decimal(asked.amount), reason=asked.reason)
-        return await self._acted(_uuid(invoice), principal, work)
+        asked, invoice_id = decode(credit_decoder, body), _uuid(invoice)
+
+        async def told(connection: db.Executor, done: Invoice) -> Answer:
+            lines = await store.invoices.lines(connection, [done.invoice_id])
+            return encoder.encode(_answer(done, lines[done.invoice_id])), {}
+
+        once = asked_once(principal, idempotency_key, "credit", invoice_id, asked, told=told)
+        amount = Decimal(asked.amount)
+        work = partial(self._actions.credit, amount=amount, reason=asked.reason, once=once)
+        try:
+            return await self._acted(invoice_id, principal, work), {}
+        except Replayed as replayed:
+            return replay(replayed)
 
     async def _acted(
         self, invoice_id: UUID, principal: Principal, work: Callable[..., Awaitable[Invoice]]
@@ -138,6 +153,8 @@ class Invoices:
             raise Problem(Kind.NOT_FOUND, "there is no such invoice") from None
         except NotPossible as error:
             raise Problem(Kind.CONFLICT, str(error)) from None
+        except KeyReused:
+            raise key_reused() from None
         except db.UNAVAILABLE:
             raise unavailable(
                 "the ledger's database does not answer", outcome_unknown=True

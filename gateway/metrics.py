@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -11,11 +12,20 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from ledger.domain.durability import Profile, Verdict
 from lua.types import Outcome
 
+if TYPE_CHECKING:  # the hot path counts too, and knows nothing of Postgres
+    from ledger.billing_state import Billing
+
 USAGE = Counter("billing_usage", "Usage recorded, in whole quantities", ["usage_type"])
 EXCEEDED = Counter(
     "billing_quota_exceeded", "Usage refused by a quota or rate window", ["usage_type", "reason"]
 )
-REVENUE = Counter("billing_revenue", "Revenue of issued invoices", ["currency"])
+# Set from the ledger's own sum, so that a restart does not begin at 0; a Counter cannot be set.
+REVENUE = Gauge(
+    "billing_revenue_total",
+    "Totals of all invoices that were issued, in whole units of the currency",
+    ["currency"],
+    multiprocess_mode="mostrecent",
+)
 REFUSED = Counter("billing_usage_refused", "Usage refused for another reason", ["outcome"])
 RESPONSE_TIME = Histogram(
     "billing_response_time_seconds",
@@ -42,6 +52,21 @@ FINDINGS = Gauge(
 RECONCILE_AGE = Gauge(
     "billing_reconcile_age_seconds",
     "Time since the partition that was not compared for longest was",
+    multiprocess_mode="mostrecent",
+)
+PARKED = Gauge(
+    "billing_invoices_parked",
+    "Invoices that wait for a person before they are issued",
+    multiprocess_mode="mostrecent",
+)
+NOT_BILLED = Gauge(
+    "billing_subscriptions_not_billed",
+    "Subscriptions whose last attempt to close a period or to invoice it failed",
+    multiprocess_mode="mostrecent",
+)
+OUTBOX_AGE = Gauge(
+    "billing_outbox_age_seconds",
+    "How long the oldest change that has not reached every quota has waited",
     multiprocess_mode="mostrecent",
 )
 DURABILITY = Gauge(
@@ -93,6 +118,16 @@ def judged(verdict: Verdict | None) -> None:
         DURABILITY.labels(profile.label).set(profile is in_force)
     if verdict is not None:
         WEAKNESSES.set(len(verdict.reasons))
+
+
+def billed(billing: Billing) -> None:
+    """What the ledger says of invoices."""
+    for currency, total in billing.issued.items():
+        # Prometheus counts in doubles; the exact figure is the ledger's.
+        REVENUE.labels(currency).set(float(total))
+    PARKED.set(billing.parked)
+    NOT_BILLED.set(billing.failures.subscriptions)
+    OUTBOX_AGE.set(billing.waiting.oldest_s)
 
 
 def exposition() -> bytes:

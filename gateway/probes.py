@@ -12,7 +12,8 @@ import msgspec
 
 from gateway import metrics
 from gateway.backlog import Backlog
-from ledger import db, store
+from ledger import billing_state, db, store
+from ledger.billing_state import Billing
 from ledger.domain.durability import Profile
 from ledger.durability import Watch
 from ledger.reconcile import OVERDUE_S
@@ -186,22 +187,25 @@ class Probes:
             found = await store.reconcile_findings(self._pool)
             ages = await store.reconcile_ages(self._pool)
             cursors = await store.cursors(self._pool)
+            billing = await billing_state.look(self._pool)
         except (*db.UNAVAILABLE, db.PostgresError):
             return None
         findings = {one.invariant: one.findings for one in found}
         for invariant in INVARIANTS:
             metrics.FINDINGS.labels(invariant).set(findings.get(invariant, 0))
         metrics.RECONCILE_AGE.set(max(ages.values(), default=0))
-        return Ledger(sum(one.standing for one in found), ages, cursors)
+        metrics.billed(billing)
+        return Ledger(sum(one.standing for one in found), ages, cursors, billing)
 
 
 class Ledger(NamedTuple):
     """How much does not agree and was not repaired, how long ago each partition was last looked at
-    to the end (in seconds), and how far each is drained."""
+    to the end (in seconds), how far each is drained, and how invoicing is going."""
 
     found: int
     ages: Mapping[int, int]
     cursors: Sequence[store.Cursor]
+    billing: Billing
 
 
 def _named(partitions: Sequence[int]) -> str:
@@ -216,6 +220,7 @@ def _replid(info: Any) -> str | None:
 
 def _reasons(ledger: Ledger, floors: Mapping[int, str]) -> Iterator[str]:
     """What the ledger says that needs care."""
+    yield from ledger.billing.reasons()
     if ledger.found:
         yield f"reconcile found {ledger.found} disagreements: ./run reconcile lists them"
     overdue = [one for one, seconds in ledger.ages.items() if seconds > OVERDUE_S]

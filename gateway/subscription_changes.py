@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 from gateway.accounts import Accounts
 from gateway.auth import Action, Principal
 from gateway.messages import decode, encoder, say
+from gateway.once import Answer, asked_once, key_reused, replay
 from gateway.problems import Kind, Problem, unavailable
 from gateway.subscription_answers import preview, shown
 from gateway.subscription_messages import (
@@ -30,6 +31,7 @@ from ledger.domain.period import is_zone
 from ledger.domain.plan import Scope
 from ledger.domain.plan_problems import PlanError
 from ledger.domain.subscription import NotAllowed
+from ledger.once import KeyReused, Replayed
 from ledger.subscriptions import (
     Address,
     Exists,
@@ -52,8 +54,10 @@ class SubscriptionChanges:
         self._subscriptions = subscriptions
         self._now = now
 
-    async def create(self, principal: Principal, body: bytes) -> tuple[bytes, dict[str, str]]:
-        """`POST /subscriptions`."""
+    async def create(
+        self, principal: Principal, body: bytes, idempotency_key: str | None
+    ) -> tuple[bytes, dict[str, str]]:
+        """`POST /subscriptions`; under a key that was used, what was answered then."""
         principal.reach(Action.CHANGE)
         asked = decode(create_decoder, body)
         user_id = self._accounts.identify(asked.user_id, "user_id")
@@ -62,18 +66,29 @@ class SubscriptionChanges:
         timezone = given(asked.timezone)
         if timezone is not None and not is_zone(timezone):
             raise Problem(Kind.INVALID_REQUEST, "timezone is no IANA time zone")
-        outcome = await _done(
-            self._subscriptions.create(
-                address,
-                asked.plan_tier,
-                actor=principal.subject,
-                now=(now := await _told(self._now())),
-                start=given(asked.start),
-                trial_days=given(asked.trial_days),
-                timezone=timezone,
-                overrides=_overrides(asked.overrides),
+        overrides = _overrides(asked.overrides)
+        said = msgspec.structs.replace(asked, overrides=UNSET), overrides
+        now = await _told(self._now())
+
+        async def told(_: db.Executor, outcome: Outcome) -> Answer:
+            return _answer(outcome, now)
+
+        try:
+            outcome = await _done(
+                self._subscriptions.create(
+                    address,
+                    asked.plan_tier,
+                    actor=principal.subject,
+                    now=now,
+                    start=given(asked.start),
+                    trial_days=given(asked.trial_days),
+                    timezone=timezone,
+                    overrides=overrides,
+                    once=asked_once(principal, idempotency_key, "create", said, told=told),
+                )
             )
-        )
+        except Replayed as replayed:
+            return replay(replayed)
         self._accounts.forget(user_id)
         return _answer(outcome, now)
 
@@ -181,6 +196,8 @@ async def _done(work: Awaitable[Outcome]) -> Outcome:
         raise Problem(Kind.INVALID_REQUEST, "plan_tier is not in the catalogue") from None
     except PlanError as error:
         raise Problem(Kind.INVALID_REQUEST, f"with these overrides: {error}") from None
+    except KeyReused:
+        raise key_reused() from None
     except Stale:
         raise Problem(Kind.STALE, "the subscription has changed; read it again") from None
     except NotAllowed as error:

@@ -50,7 +50,9 @@ class SubscriptionHandlers:
 
     async def create_subscription(self, request: web.Request) -> web.Response:
         principal = caller(self._authenticator, request)
-        body, headers = await self._changes.create(principal, await body_of(request))
+        body, headers = await self._changes.create(
+            principal, await body_of(request), request.headers.get("Idempotency-Key")
+        )
         return json_answer(body, 201, headers)
 
     async def change_subscription(self, request: web.Request) -> web.Response:

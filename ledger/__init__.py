@@ -7,10 +7,13 @@ may be believed, and `ledger.durability` what it keeps on disk.
 
 `ledger.subscriptions` changes a subscription as `ledger.wishes` says; `ledger.supersede` has the
 change reach every quota, and `ledger.reload` a new version of the default tier;
-`ledger.plan_migrations` changes all subscriptions of a plan.
+`ledger.plan_migrations` changes all subscriptions of a plan. `ledger.once` keeps what a retry is
+answered.
 `ledger.cycle` ends periods (`ledger.rollover`; `ledger.grants` is what is left over for the next)
-and writes invoices (`ledger.invoicing`); `ledger.invoice_actions` is what finance decides about
-one; `ledger.stripe_api` asks Stripe. `ledger.organizations` keeps what is known of an organisation.
+and writes invoices (`ledger.invoicing`); `ledger.billing_state` is how that goes,
+`ledger.simulation` tries a plan on past usage. `ledger.invoice_actions` is what finance decides
+about an invoice; `ledger.stripe_api` asks Stripe. `ledger.organizations` keeps what is known of an
+organisation.
 
 What went wrong: `ledger.reconcile` compares rows, totals, seals (`ledger.seals`) and counters, and
 `ledger.recalculate` makes them anew; `ledger.dead_letters` and `ledger.adoption` carry out what an

@@ -32,6 +32,8 @@ from ledger.supersede import Superseder
 log = structlog.get_logger()
 
 BATCH = 100
+# Of one subscription in one transaction: a clock that was moved by years ends hundreds.
+MOST_PERIODS = 12
 DUE = timedelta(days=30)
 
 
@@ -65,7 +67,8 @@ class Cycle:
         return steps
 
     async def _apart(self, subscription_id: UUID, work: Awaitable[bool]) -> bool:
-        """One subscription that cannot be closed or invoiced must not hold up all others."""
+        """One subscription that cannot be closed or invoiced must not hold up all others: it is
+        tried again later and later, so that many of them do not fill every batch."""
         try:
             return await work
         except UNAVAILABLE:
@@ -74,6 +77,7 @@ class Cycle:
             # Never the error's own text: it may quote a row.
             reason = type(error).__name__
             log.error("not_billed", subscription_id=str(subscription_id), reason=reason)
+            await store.billing_state.failed(self._db, subscription_id, reason)
             return False
 
     async def _close(self, subscription_id: UUID, now: datetime) -> bool:
@@ -81,7 +85,8 @@ class Cycle:
             stored = await store.subscriptions.hold_by_id(self._db, subscription_id)
             if stored is None:
                 return False
-            owed = await roll(self._db, stored, now, self._grace)
+            owed = await roll(self._db, stored, now, self._grace, most=MOST_PERIODS)
+            await store.billing_state.mended(self._db, subscription_id)
         for outbox_id in owed:
             await self._superseder.reach(self._db, outbox_id)
         return bool(owed)
@@ -105,6 +110,7 @@ class Cycle:
             drafted = await draft_of(self._db, stored, period)
             await self._write(stored, period, drafted, now)
             await store.billing_periods.close(self._db, period_id, now)
+            await store.billing_state.mended(self._db, subscription_id)
         return True
 
     async def _write(
@@ -147,7 +153,7 @@ class Cycle:
             parked = "the total is above INVOICE_PARK_ABOVE"
         number = None
         if draft.is_issued and not parked:
-            number = await store.invoices.take_number(self._db)
+            number = await store.invoices.take_number(self._db, draft.currency, draft.total)
         return Invoice(
             invoice_id=uuid4(),
             billing_period_id=period.billing_period_id,

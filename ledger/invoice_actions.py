@@ -11,6 +11,7 @@ from ledger.cycle import DUE
 from ledger.db import Executor, Pool
 from ledger.domain.line import Line
 from ledger.domain.money import amount_text, is_whole
+from ledger.once import Once, claim, keep
 from ledger.store.invoices import Invoice
 
 
@@ -32,7 +33,7 @@ class InvoiceActions:
             found = await _held(db, invoice_id)
             if found.status != "draft":
                 raise NotPossible("only a parked invoice is issued by hand")
-            number = await store.invoices.take_number(db)
+            number = await store.invoices.take_number(db, found.currency, found.total)
             await store.invoices.issue(db, invoice_id, number, now, now + DUE)
             return await _done(db, found, "issued", actor, now, {})
 
@@ -53,11 +54,20 @@ class InvoiceActions:
             return await _done(db, found, "voided", actor, now, {"reason": reason})
 
     async def credit(
-        self, invoice_id: UUID, amount: Decimal, reason: str, *, actor: str, now: datetime
+        self,
+        invoice_id: UUID,
+        amount: Decimal,
+        reason: str,
+        *,
+        actor: str,
+        now: datetime,
+        once: Once | None = None,
     ) -> Invoice:
         """Gives back some of what was invoiced, as a line of the next invoice; all credits of an
-        invoice together are at most its total. Raises `NoInvoice`, `NotPossible`."""
+        invoice together are at most its total. Raises `NoInvoice`, `NotPossible`,
+        `ledger.once.Replayed`, `ledger.once.KeyReused`."""
         async with self._pool.acquire() as db, db.transaction():
+            await claim(db, once, now)
             found = await _held(db, invoice_id)
             if found.number is None or found.status == "void":
                 raise NotPossible("only an invoice that was issued can be credited")
@@ -69,7 +79,9 @@ class InvoiceActions:
             line = Line(kind="credit", description=f"credit for {found.number}", amount=-amount)
             await store.subscriptions.add_pending_line(db, found.subscription_id, line, now)
             details = {"amount": amount_text(amount, found.currency), "reason": reason}
-            return await _done(db, found, "credited", actor, now, details)
+            done = await _done(db, found, "credited", actor, now, details)
+            await keep(db, once, done)
+            return done
 
 
 async def _held(db: Executor, invoice_id: UUID) -> Invoice:

@@ -15,13 +15,13 @@ from ledger.domain.in_force import PlanVersion, Stand, in_force, stand_at
 from ledger.domain.invoice import Draft, Late, PlanInForce, Used, draft
 from ledger.domain.line import Line
 from ledger.domain.period import Period, Span, midnight, period_at, zone
-from ledger.domain.plan import Plan
+from ledger.domain.plan import Plan, UnitPolicy
 from ledger.domain.proration import Advance
 from ledger.domain.subscription import is_trial
 from ledger.domain.unit_policy import GROUPING, Measured, billable
 from ledger.rollover import LATEST
 from ledger.store.billing_periods import BillingPeriod
-from ledger.store.invoices import ToBill
+from ledger.store.invoices import Payer, ToBill
 from ledger.store.subscriptions import Subscription
 
 # A record may say that its work was done a little after it was recorded.
@@ -46,6 +46,40 @@ class Drafted(msgspec.Struct, frozen=True):
             ):
                 return one
         return None
+
+
+async def by_record(
+    db: Executor,
+    payer: Payer,
+    used: Sequence[ToBill],
+    policy: UnitPolicy,
+    period: Span,
+    timezone: str,
+) -> Decimal:
+    """Billable quantity of what was used of one type in a period, under a policy that looks at
+    records or days."""
+    tz = zone(timezone)
+    found = [
+        record
+        for one in used
+        for record in await store.invoices.records(
+            db, payer, one, period.start - EARLIEST, period.end + LATEST
+        )
+    ]
+    days = {record.usage_id: record.occurred_at for record in found}
+    measured = [
+        Measured(
+            user=str(record.user_id),
+            # A correction belongs to the day and service of what it corrects.
+            day=days.get(record.reversal_of or record.usage_id, record.occurred_at)
+            .astimezone(tz)
+            .date(),
+            record=str(record.reversal_of or record.usage_id),
+            quantity=record.quantity,
+        )
+        for record in found
+    ]
+    return sum((share.quantity for share in billable(policy, measured)), Decimal(0))
 
 
 class Invoicing:
@@ -126,28 +160,8 @@ class Invoicing:
         policy = price.units if price else None
         if policy is None or GROUPING[policy.policy] == "none":
             return one.measured
-        tz = zone(self._stored.timezone)
-        found = await store.invoices.records(
-            self._db,
-            self._stored,
-            one,
-            terms.period.start - EARLIEST,
-            terms.period.end + LATEST,
-        )
-        days = {record.usage_id: record.occurred_at for record in found}
-        measured = [
-            Measured(
-                user=str(record.user_id),
-                # A correction belongs to the day and service of what it corrects.
-                day=days.get(record.reversal_of or record.usage_id, record.occurred_at)
-                .astimezone(tz)
-                .date(),
-                record=str(record.reversal_of or record.usage_id),
-                quantity=record.quantity,
-            )
-            for record in found
-        ]
-        return sum((share.quantity for share in billable(policy, measured)), Decimal(0))
+        payer = store.invoices.payer_of(self._stored)
+        return await by_record(self._db, payer, [one], policy, terms.period, self._stored.timezone)
 
     def _is_its_own(self, one: ToBill) -> bool:
         """Whether it is usage of the period that is invoiced, not what came late for it. What the

@@ -33,12 +33,15 @@ async def begin(db: Executor, stored: Stored, now: datetime) -> None:
     )
 
 
-async def roll(db: Executor, stored: Stored, now: datetime, grace: timedelta) -> list[int]:
-    """Ends every period that is over by `now`, one after the other, with all that falls due there;
-    the closes that are owed to Redis. Only while holding the row, which has changed if any."""
-    owed = []
+async def roll(
+    db: Executor, stored: Stored, now: datetime, grace: timedelta, *, most: int | None = None
+) -> list[int]:
+    """Ends every period that is over by `now`, or so many, one after the other, with all that falls
+    due there; the closes that are owed to Redis. Only while holding the row, which has changed if
+    any."""
+    owed: list[int] = []
     running, life = stored.running, stored.life
-    while running is not None and running.end <= now:
+    while running is not None and running.end <= now and len(owed) != most:
         before, end = running, running.end
         after = fall_due(life, end)
         advance: Advance | None = None

@@ -24,6 +24,7 @@ from ledger.domain.overrides import Overrides
 from ledger.domain.plan import Scope
 from ledger.domain.proration import base_fee
 from ledger.domain.subscription import Changed
+from ledger.once import Once, claim, keep
 from ledger.organizations import timezone_of
 from ledger.rollover import begin, end, roll
 from ledger.store.subscriptions import Subscription
@@ -88,14 +89,16 @@ class Subscriptions:
         trial_days: int | None = None,
         timezone: str | None = None,
         overrides: Overrides | None = None,
+        once: Once | None = None,
     ) -> Outcome:
         """In the organisation's time zone unless one is given, and then for good. Raises `Exists`,
-        `ledger.wishes.NoPlan`, `ledger.domain.subscription.NotAllowed`,
-        `ledger.domain.plan_problems.PlanError`."""
+        `ledger.once.Replayed`, `ledger.once.KeyReused`, `ledger.wishes.NoPlan`,
+        `ledger.domain.subscription.NotAllowed`, `ledger.domain.plan_problems.PlanError`."""
         subscription_id = uuid4()
         async with self._pool.acquire() as db:
             try:
                 async with db.transaction():
+                    await claim(db, once, now)
                     version, plan = await agreed(
                         db, subscription_id, plan_tier, overrides, actor=actor, now=now
                     )
@@ -127,10 +130,12 @@ class Subscriptions:
                     )
                     held = await _held(db, address)
                     await begin(db, held, now)
+                    outcome = Outcome(held, plan.currency, changed.lines)
+                    await keep(db, once, outcome)
             except UniqueViolation:
                 raise Exists from None
             await self._reach_quotas(db, owed)
-        return Outcome(held, plan.currency, changed.lines)
+        return outcome
 
     async def act(
         self,

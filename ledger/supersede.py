@@ -37,6 +37,7 @@ log = structlog.get_logger()
 TOPIC = "supersede"
 RESEND_S = 10  # longer than an entry takes to be drained when nothing is wrong
 BATCH = 100
+OVERDUE_S = 300  # far more than an outage that is being mended: somebody should look
 # What a partition's server is away for; those of others may answer.
 AWAY = (RedisUnavailable, Superseded, Fenced)
 
@@ -68,6 +69,9 @@ class Superseder:
         due = await store.outbox.due(db, TOPIC, BATCH)
         for outbox_id in due:
             await self.reach(db, outbox_id)
+        overdue = await store.outbox.overdue(db, OVERDUE_S)
+        if overdue.rows:
+            log.error("outbox_overdue", **msgspec.structs.asdict(overdue))
         return len(due)
 
     async def reach(self, db: Executor, outbox_id: int) -> None:
@@ -75,7 +79,9 @@ class Superseder:
         try:
             await self.send(db, outbox_id)
         except AWAY as error:
-            log.warning("supersede_waiting", reason=type(error).__name__)
+            reason = type(error).__name__
+            await store.outbox.explain(db, outbox_id, reason)
+            log.warning("supersede_waiting", reason=reason)
 
     async def send(self, db: Executor, outbox_id: int) -> None:
         """Sends one change; nothing when it is done or another sends it. Safe to repeat. What it

@@ -1,5 +1,9 @@
 -- name: subscriptions_to_close
-SELECT subscription_id FROM subscriptions WHERE period_end <= $1 ORDER BY period_end LIMIT $2;
+SELECT s.subscription_id FROM subscriptions s
+WHERE s.period_end <= $1
+  AND NOT EXISTS (SELECT FROM billing_failures f
+                  WHERE f.subscription_id = s.subscription_id AND f.retry_at > NOW())
+ORDER BY s.period_end LIMIT $2;
 
 -- name: insert_billing_period
 INSERT INTO billing_periods (subscription_id, kind, period_start, period_end, billing_period, advance,
@@ -18,6 +22,8 @@ WHERE b.invoiced_at IS NULL AND b.due_at <= $1 AND (b.outbox_id IS NULL OR o.don
     SELECT FROM billing_periods e
     WHERE e.subscription_id = b.subscription_id AND e.invoiced_at IS NULL AND e.kind <> 'final'
       AND (e.period_end, e.kind = 'period') < (b.period_end, b.kind = 'period'))
+  AND NOT EXISTS (SELECT FROM billing_failures f
+                  WHERE f.subscription_id = b.subscription_id AND f.retry_at > NOW())
 ORDER BY b.due_at, b.period_end LIMIT $2;
 
 -- name: hold_billing_period

@@ -12,10 +12,11 @@ GROUP BY 1, 2, 3, 4, b.measured, b.billable, b.positions
 ORDER BY 1, 2, 3, 4;
 
 -- name: measured_records
--- Of the user or the organization that pays: an index knows them, and none a subscription.
+-- Of the user or the organization that pays: an index knows them, and none a subscription. Usage of the
+-- default plan has none.
 SELECT usage_id, user_id, occurred_at, quantity, reversal_of FROM usage_records
-WHERE subscription_id = $1 AND billing_period = $2 AND plan_tier = $3 AND plan_version = $4
-  AND usage_type = $5 AND recorded_at >= $6 AND recorded_at < $7
+WHERE subscription_id IS NOT DISTINCT FROM $1 AND billing_period = $2 AND plan_tier = $3
+  AND plan_version = $4 AND usage_type = $5 AND recorded_at >= $6 AND recorded_at < $7
   AND (user_id = $8 OR organization_id = $9)
 ORDER BY recorded_at, usage_id;
 
@@ -27,6 +28,10 @@ RETURNING line_id, line;
 SELECT line FROM pending_lines WHERE subscription_id = $1 ORDER BY line_id;
 
 -- name: next_invoice_number
+-- What is issued is summed where it gets its number: exact, and no scrape ever reads all invoices.
+WITH summed AS (
+    INSERT INTO issued_totals AS t VALUES ($1, $2, 1) ON CONFLICT (currency) DO UPDATE
+    SET total = t.total + EXCLUDED.total, invoices = t.invoices + 1)
 UPDATE invoice_numbers SET last = last + 1 RETURNING last;
 
 -- name: insert_invoice

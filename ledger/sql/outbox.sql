@@ -16,6 +16,14 @@ WHERE outbox_id = (SELECT outbox_id FROM outbox
                    FOR UPDATE SKIP LOCKED)
 RETURNING payload;
 
+-- name: explain_outbox
+UPDATE outbox SET last_error = $2 WHERE outbox_id = $1;
+
+-- name: overdue_outbox
+SELECT COUNT(*) AS rows, COALESCE(EXTRACT(EPOCH FROM NOW() - MIN(created_at)), 0)::BIGINT AS oldest_s,
+       (ARRAY_AGG(last_error ORDER BY outbox_id))[1] AS reason
+FROM outbox WHERE done_at IS NULL AND created_at < NOW() - make_interval(secs => $1::INTEGER);
+
 -- name: await_outbox
 UPDATE outbox SET awaits = $2 WHERE outbox_id = $1 AND done_at IS NULL;
 

@@ -1,14 +1,13 @@
 -- name: live_subscriptions
 -- The user's own and the organisation's, with the plan version each is on. The newest ended one
 -- is not needed: canceled and expired fall back to the default tier.
-SELECT s.*, p."interval", p.entitlements, own_versions(s)
-FROM subscriptions s
-JOIN billing_plans p ON p.plan_tier = s.plan_tier AND p.version = s.plan_version
+SELECT s.* FROM subscriptions_on_plan s
 WHERE s.status NOT IN ('canceled', 'expired')
   AND ((s.scope = 'user' AND s.user_id = $1) OR (s.scope = 'organization' AND s.organization_id = $2));
 
 -- name: hold_subscription
--- The live one, else the newest ended one (to be reactivated).
+-- The live one, else the newest ended one (to be reactivated). Not by the view: the plan's row would be
+-- locked as well, and with it everybody on that plan.
 SELECT s.*, p."interval", p.entitlements, own_versions(s)
 FROM subscriptions s
 JOIN billing_plans p ON p.plan_tier = s.plan_tier AND p.version = s.plan_version
@@ -24,9 +23,7 @@ JOIN billing_plans p ON p.plan_tier = s.plan_tier AND p.version = s.plan_version
 WHERE s.subscription_id = $1 FOR UPDATE OF s SKIP LOCKED;
 
 -- name: newest_subscription
-SELECT s.*, p."interval", p.entitlements, own_versions(s)
-FROM subscriptions s
-JOIN billing_plans p ON p.plan_tier = s.plan_tier AND p.version = s.plan_version
+SELECT s.* FROM subscriptions_on_plan s
 WHERE s.scope = $1 AND CASE WHEN $1 = 'user' THEN s.user_id = $2 ELSE s.organization_id = $3 END
 ORDER BY s.version DESC LIMIT 1;
 
@@ -66,9 +63,7 @@ ORDER BY h.version DESC LIMIT $3;
 INSERT INTO pending_lines (subscription_id, line, created_at) VALUES ($1, $2, $3);
 
 -- name: list_subscriptions
-SELECT s.*, p."interval", p.entitlements, own_versions(s)
-FROM subscriptions s
-JOIN billing_plans p ON p.plan_tier = s.plan_tier AND p.version = s.plan_version
+SELECT s.* FROM subscriptions_on_plan s
 WHERE ($1::UUID IS NULL OR s.organization_id = $1) AND ($2::TEXT IS NULL OR s.status = $2)
   AND ($3::TIMESTAMPTZ IS NULL OR (s.created_at, s.subscription_id) < ($3, $4::UUID))
 ORDER BY s.created_at DESC, s.subscription_id DESC LIMIT $5;

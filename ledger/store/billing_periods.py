@@ -12,11 +12,10 @@ from ledger.db import Executor
 from ledger.domain.in_force import Stand
 from ledger.domain.proration import Advance
 from ledger.store.queries import QUERIES
+from ledger.store.subscriptions import advance_of, json_of
 
 Kind = Literal["opening", "period", "final"]
 PeriodEnds = dict[date, list[datetime]]  # by billing period, of which a day may begin two
-
-_advance = msgspec.json.Decoder(Advance)
 
 
 class BillingPeriod(msgspec.Struct, frozen=True):
@@ -54,11 +53,10 @@ async def add(
     rolls_over: tuple[str, int] | tuple[None, None] = (None, None),
 ) -> None:
     """`rolls_over`: the plan version of which something may be left over for the next period."""
-    said = None if advance is None else msgspec.json.encode(advance).decode()
     await db.execute(
         QUERIES["insert_billing_period"],
-        subscription_id, kind, start, end, billing_period, said, lines_before, outbox_id, due_at,
-        *rolls_over,
+        subscription_id, kind, start, end, billing_period, json_of(advance), lines_before,
+        outbox_id, due_at, *rolls_over,
     )  # fmt: skip
 
 
@@ -75,7 +73,7 @@ async def hold(db: Executor, billing_period_id: UUID) -> BillingPeriod | None:
     if row is None:
         return None
     found = {name: row[name] for name in BillingPeriod.__struct_fields__}
-    found["advance"] = _advance.decode(row["advance"]) if row["advance"] else None
+    found["advance"] = advance_of(row["advance"])
     return BillingPeriod(**found)
 
 

@@ -37,6 +37,15 @@ class ToBill(msgspec.Struct, frozen=True):
     through: dict[int, int]
 
 
+class Payer(msgspec.Struct, frozen=True):
+    """Who pays for usage: the user or the organisation of a subscription, or nobody, which is a
+    user on the default plan."""
+
+    subscription_id: UUID | None
+    user_id: UUID | None = None
+    organization_id: UUID | None = None
+
+
 class Record(msgspec.Struct, frozen=True):
     usage_id: UUID
     user_id: UUID
@@ -93,8 +102,14 @@ async def to_bill(db: Executor, subscription_id: UUID, before: date | None) -> l
     return found
 
 
+def payer_of(stored: Subscription) -> Payer:
+    if stored.scope == "user":
+        return Payer(stored.subscription_id, user_id=stored.user_id)
+    return Payer(stored.subscription_id, organization_id=stored.organization_id)
+
+
 async def records(
-    db: Executor, payer: Subscription, one: ToBill, since: datetime, until: datetime
+    db: Executor, payer: Payer, one: ToBill, since: datetime, until: datetime
 ) -> list[Record]:
     """The records behind a total, recorded in `[since, until)`, in the ledger's order."""
     rows = await db.fetch(
@@ -106,8 +121,8 @@ async def records(
         one.usage_type,
         since,
         until,
-        payer.user_id if payer.scope == "user" else None,
-        payer.organization_id if payer.scope == "organization" else None,
+        payer.user_id,
+        payer.organization_id,
     )
     return [Record(**dict(row)) for row in rows]
 
@@ -125,9 +140,10 @@ async def pending_lines(db: Executor, subscription_id: UUID) -> list[Line]:
     return [_line.decode(row["line"]) for row in rows]
 
 
-async def take_number(db: Executor) -> str:
-    """The next number of an invoice; nobody else has one until this transaction ends."""
-    return f"INV-{await db.fetchval(QUERIES['next_invoice_number']):08d}"
+async def take_number(db: Executor, currency: str, total: Decimal) -> str:
+    """The next number, for an invoice of this total; nobody else has one until this transaction
+    ends."""
+    return f"INV-{await db.fetchval(QUERIES['next_invoice_number'], currency, total):08d}"
 
 
 async def insert(db: Executor, invoice: Invoice) -> None:

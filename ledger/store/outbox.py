@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from ledger.db import Executor
 from ledger.store.queries import QUERIES
 
@@ -26,6 +28,24 @@ async def claim(db: Executor, outbox_id: int, for_s: int) -> str | None:
 async def done_after(db: Executor, outbox_id: int, times: int) -> None:
     """It has been done once more, and so many times are enough."""
     await db.execute(QUERIES["done_outbox_after"], outbox_id, times)
+
+
+class Overdue(msgspec.Struct, frozen=True):
+    """How much is undone for too long, how old the oldest is, and why it last failed, if it did."""
+
+    rows: int
+    oldest_s: int
+    reason: str | None
+
+
+async def explain(db: Executor, outbox_id: int, reason: str) -> None:
+    """Why an attempt failed."""
+    await db.execute(QUERIES["explain_outbox"], outbox_id, reason)
+
+
+async def overdue(db: Executor, after_s: int) -> Overdue:
+    """What is undone for more than so many seconds."""
+    return Overdue(**dict(await db.fetchrow(QUERIES["overdue_outbox"], after_s)))
 
 
 async def await_partitions(db: Executor, outbox_id: int, partitions: Iterable[int]) -> None:

@@ -103,7 +103,7 @@ async def live(
 ) -> list[Subscription]:
     """The user's own and the organisation's."""
     rows = await db.fetch(QUERIES["live_subscriptions"], user_id, organization_id)
-    return [_subscription(row) for row in rows]
+    return [of_row(row) for row in rows]
 
 
 async def hold(
@@ -111,13 +111,13 @@ async def hold(
 ) -> Subscription | None:
     """The live one, else the newest that ended; its row is locked until the transaction ends."""
     row = await db.fetchrow(QUERIES["hold_subscription"], scope, user_id, organization_id)
-    return None if row is None else _subscription(row)
+    return None if row is None else of_row(row)
 
 
 async def hold_by_id(db: Executor, subscription_id: UUID) -> Subscription | None:
     """The same by its id; None while somebody else works on it."""
     row = await db.fetchrow(QUERIES["hold_subscription_by_id"], subscription_id)
-    return None if row is None else _subscription(row)
+    return None if row is None else of_row(row)
 
 
 async def newest(
@@ -125,7 +125,7 @@ async def newest(
 ) -> Subscription | None:
     """The one that changed last, ended or not."""
     row = await db.fetchrow(QUERIES["newest_subscription"], scope, user_id, organization_id)
-    return None if row is None else _subscription(row)
+    return None if row is None else of_row(row)
 
 
 async def insert(
@@ -154,7 +154,7 @@ async def insert(
             life.anchor,
             life.timezone,
             life.trial_end,
-            _json(advance),
+            json_of(advance),
             period.start,
             period.end,
             now,
@@ -182,8 +182,8 @@ async def update(
             life.anchor,
             life.trial_end,
             life.cancel_at,
-            _json(life.pending_change),
-            _json(advance),
+            json_of(life.pending_change),
+            json_of(advance),
             period and period.start,
             period and period.end,
             now,
@@ -215,7 +215,7 @@ async def history(
 
 
 async def add_pending_line(db: Executor, subscription_id: UUID, line: Line, now: datetime) -> None:
-    await db.execute(QUERIES["insert_pending_line"], subscription_id, _json(line), now)
+    await db.execute(QUERIES["insert_pending_line"], subscription_id, json_of(line), now)
 
 
 async def page(
@@ -230,7 +230,7 @@ async def page(
     rows = await db.fetch(
         QUERIES["list_subscriptions"], organization_id, status, at, subscription_id, most
     )
-    return [_subscription(row) for row in rows]
+    return [of_row(row) for row in rows]
 
 
 async def position(db: Executor, subscription_id: UUID) -> datetime | None:
@@ -239,17 +239,23 @@ async def position(db: Executor, subscription_id: UUID) -> datetime | None:
     return found
 
 
-def _subscription(row: Mapping[str, Any]) -> Subscription:
+def of_row(row: Mapping[str, Any]) -> Subscription:
     found = {name: row[name] for name in Subscription.__struct_fields__}
     found["entitlements"] = entitlements.decode(row["entitlements"])
     found["pending_change"] = _pending_of(row["pending_change"])
-    found["advance"] = _advance.decode(row["advance"]) if row["advance"] else None
+    found["advance"] = advance_of(row["advance"])
     return Subscription(**found)
+
+
+def advance_of(raw: str | None) -> Advance | None:
+    """What a JSON column says was charged in advance."""
+    return _advance.decode(raw) if raw else None
 
 
 def _pending_of(raw: str | None) -> PendingChange | None:
     return _pending.decode(raw) if raw else None
 
 
-def _json(value: Any) -> str | None:
+def json_of(value: Any) -> str | None:
+    """How a value stands in a JSON column."""
     return None if value is None else msgspec.json.encode(value).decode()

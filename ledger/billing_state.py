@@ -1,0 +1,46 @@
+"""How invoicing is going: what operators are told of it, in metrics, readiness and `doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+
+import msgspec
+
+from ledger import store
+from ledger.db import Executor
+from ledger.store.billing_state import Failures
+from ledger.store.outbox import Overdue
+from ledger.supersede import OVERDUE_S
+
+
+class Billing(msgspec.Struct, frozen=True):
+    """`issued`: the totals of all invoices by currency. `waiting`: changes that have not reached
+    every quota."""
+
+    issued: Mapping[str, Decimal]
+    parked: int
+    failures: Failures
+    waiting: Overdue
+
+    def reasons(self) -> Iterator[str]:
+        """What needs a person."""
+        if self.parked:
+            yield f"invoices are parked: {self.parked}; GET /invoices?status=draft lists them"
+        if self.failures.subscriptions:
+            kinds = ", ".join(self.failures.reasons)
+            yield f"subscriptions cannot be billed: {self.failures.subscriptions} ({kinds})"
+        if self.waiting.oldest_s > OVERDUE_S:
+            why = f" ({self.waiting.reason})" if self.waiting.reason else ""
+            minutes = self.waiting.oldest_s // 60
+            yield f"changes of terms wait to be drained for {minutes} minutes{why}"
+
+
+async def look(db: Executor) -> Billing:
+    """As the ledger has it now."""
+    return Billing(
+        await store.billing_state.issued_totals(db),
+        await store.billing_state.count_parked(db),
+        await store.billing_state.failures(db),
+        await store.outbox.overdue(db, 0),
+    )
