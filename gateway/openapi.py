@@ -61,6 +61,10 @@ def _describe(schemas: dict[str, Any]) -> None:
             "exclusiveMinimum": 0,
             "description": "Exact; at most as many decimals as the usage type has",
         }
+    schemas["CorrectionRequest"]["properties"]["quantity"] = {
+        "type": "number",
+        "description": "Exact; not 0, and never more taken back than is left of the record",
+    }
     schemas["UsageRequest"]["examples"] = [
         {
             "user_id": "123e4567-e89b-12d3-a456-426614174000",

@@ -7,6 +7,7 @@ may be believed, and `ledger.durability` what it keeps on disk.
 
 `ledger.subscriptions` changes a subscription as `ledger.wishes` says; `ledger.supersede` has the
 change reach every quota, and `ledger.reload` a new version of the default tier.
+`ledger.corrections` adds to a record, or takes some of it back.
 `ledger.cycle` ends periods (`ledger.rollover`) and writes invoices (`ledger.invoicing`);
 `ledger.invoice_actions` is what finance decides about one.
 

@@ -3,7 +3,15 @@
 A module here stands beside the ``.sql`` file of its name; `records` has none, as it writes by COPY.
 """
 
-from ledger.store import billable, billing_periods, catalogue, invoices, outbox, subscriptions
+from ledger.store import (
+    billable,
+    billing_periods,
+    catalogue,
+    corrections,
+    invoices,
+    outbox,
+    subscriptions,
+)
 from ledger.store.backup import (
     Position,
     applied_migrations,
@@ -122,6 +130,7 @@ __all__ = [
     "clock_offset",
     "close_dead_letter",
     "connected_sessions",
+    "corrections",
     "count_cursors",
     "count_open_dead_letters",
     "count_records",
