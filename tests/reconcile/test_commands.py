@@ -44,7 +44,7 @@ async def test_reconcile_says_what_holds(
     capsys.readouterr()
     assert await run("reconcile") == session.DONE
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["I2", "I3", "I4", "I5", "I6", "I9"]
+    assert [line.split()[0] for line in lines] == ["I2", "I3", "I4", "I5", "I6", "I7", "I9"]
     assert all("holds" in line for line in lines)
 
 
