@@ -116,6 +116,8 @@ class UsageCorrections:
                 Kind.IDEMPOTENCY_KEY_REUSE, "this key was used for another correction"
             ) from None
         except Refused as error:
+            if error.is_kept:
+                raise _away("Redis takes no entry now", True) from None
             raise _refused(error.outcome) from None
         except (RedisUnavailable, Fenced, Superseded):
             raise _away("Redis does not answer", kept) from None

@@ -56,11 +56,11 @@ class KeyReused(Exception):
 
 
 class Refused(Exception):
-    """Redis took no entry, and nothing was kept."""
+    """Redis took no entry. Nothing is kept, unless others have sent it as well: `is_kept`."""
 
-    def __init__(self, outcome: Outcome) -> None:
+    def __init__(self, outcome: Outcome, *, is_kept: bool) -> None:
         super().__init__(outcome.name)
-        self.outcome = outcome
+        self.outcome, self.is_kept = outcome, is_kept
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -119,8 +119,8 @@ class Corrections:
             await store.corrections.claim(db, found.usage_id, RESEND_S)
         answer = await self._send(db, found, original)
         if answer.outcome not in (Outcome.RECORDED, Outcome.REPLAYED):
-            await self._withdraw(db, found, original, now)
-            raise Refused(answer.outcome)
+            withdrawn = await self._withdraw(db, found, original, now)
+            raise Refused(answer.outcome, is_kept=not withdrawn)
         return Corrected(found, answer)
 
     async def run_once(self, db: Connection, now: datetime) -> int:
@@ -210,10 +210,12 @@ class Corrections:
 
     async def _withdraw(
         self, db: Connection, one: Correction, original: Original, now: datetime
-    ) -> None:
+    ) -> bool:
         async with db.transaction():
-            if await store.corrections.withdraw(db, one.usage_id):
+            withdrawn = await store.corrections.withdraw(db, one.usage_id)
+            if withdrawn:
                 await self._audit(db, "usage_correction_withdrawn", one, original, now, "refused")
+        return withdrawn
 
     async def _booked(self, db: Connection, one: Correction) -> Answer:
         past = (await store.answers(db, [one.usage_id]))[one.usage_id]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import msgspec
 import pytest
 
 from ledger import clock
-from ledger.corrections import Corrections
+from ledger.corrections import Corrections, Refused, Wanted
 from ledger.domain.ids import dev_uuid
 from lua import keys
 from lua.keys import Account, partition_of
@@ -325,16 +325,17 @@ async def test_what_redis_refuses_is_not_kept(desk: Desk) -> None:
     assert (await desk.correct(original, 5, "key"))[0] == 201
 
 
-async def test_what_was_sent_again_since_is_not_withdrawn(desk: Desk) -> None:
+async def test_what_was_sent_before_is_not_withdrawn(desk: Desk) -> None:
+    """Whoever sent it first may still be heard."""
     original = await desk.use(10)
     await desk.correct(original, -4, "key")
     await desk.service.redis.run("FLUSHALL")
-    await desk.resent()
-    script = Corrections(desk.service.scripts, 0)  # takes no entry
-    await desk.service.redis.run("FLUSHALL")
-    await desk.service.drained()
-    await desk.sql.execute("UPDATE usage_corrections SET next_attempt_at = NOW()")
-    await script.run_once(desk.sql, clock.now())
+    full = Corrections(desk.service.scripts, 0)  # a stream that takes no entry
+    found = await full.original(desk.sql, UUID(original))
+    with pytest.raises(Refused) as refused:
+        wanted = Wanted(-4, "counted twice", "key", "finance")
+        await full.correct(desk.sql, found, wanted, clock.now())
+    assert refused.value.is_kept
     assert await desk.sql.fetchval("SELECT COUNT(*) FROM usage_corrections") == 1
     await desk.resent()
     await desk.service.drained()
