@@ -228,7 +228,11 @@ async def counters_have_no_gaps(sql: db.Connection) -> list[str]:
                    partition, position
             FROM usage_records WHERE organization_id IS NOT NULL)
         SELECT * FROM (
-            SELECT *, COALESCE(LAG(after) OVER counter, 0) AS before FROM counted
+            -- A correction whose counter was not in Redis has none: what comes next counts it.
+            SELECT *, COALESCE(LAG(after - sum) OVER counter, 0) + sum - quantity AS before FROM (
+                SELECT *, SUM(quantity) OVER (
+                    PARTITION BY counter, usage_type, quota_period ORDER BY position) AS sum
+                FROM counted) running WHERE after IS NOT NULL
             WINDOW counter AS (PARTITION BY counter, usage_type, quota_period ORDER BY position)
         ) one WHERE after - quantity <> before ORDER BY partition, position
         """

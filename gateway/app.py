@@ -18,6 +18,7 @@ from gateway.auth import Authenticator
 from gateway.backlog import Backlog
 from gateway.catalogue import Catalogue
 from gateway.catalogue_handlers import CatalogueHandlers
+from gateway.corrections import UsageCorrections
 from gateway.dev.tokens import DEV_ISSUER
 from gateway.handlers import Handlers
 from gateway.http import MAX_BODY
@@ -41,6 +42,7 @@ from gateway.usage import Usage
 from gateway.usage_list import UsageLists
 from gateway.usage_types import UsageTypes
 from ledger import clock, db, durability, service_time
+from ledger.corrections import Corrections
 from ledger.durability import Look, Watch
 from ledger.entitlements import Loader
 from ledger.settings import Settings
@@ -135,6 +137,7 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
             authenticator,
             usage,
             UsageLists(accounts, pool),
+            UsageCorrections(Corrections(scripts, settings.undrained_cap), pool, now),
             quotas,
             Probes(redis, pool, settings.partitions, watch, backlog, must_keep=must_keep),
         ),

@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway import messages, metrics, openapi
 from gateway.auth import Authenticator
+from gateway.corrections import UsageCorrections
 from gateway.http import body_of, caller, json_answer
 from gateway.probes import Probes
 from gateway.quotas import Quotas
@@ -25,12 +26,14 @@ class Handlers:
         authenticator: Authenticator,
         usage: Usage,
         usage_lists: UsageLists,
+        corrections: UsageCorrections,
         quotas: Quotas,
         probes: Probes,
     ) -> None:
         self._authenticator = authenticator
         self._usage = usage
         self._usage_lists = usage_lists
+        self._corrections = corrections
         self._quotas = quotas
         self._probes = probes
         self._openapi = msgspec.json.encode(openapi.document(_version()))
@@ -54,6 +57,16 @@ class Handlers:
         principal = caller(self._authenticator, request)
         query = messages.query(messages.UsageQuery, request.query)
         return json_answer(await self._usage_lists.page(principal, query))
+
+    async def correct_usage(self, request: web.Request) -> web.Response:
+        principal = caller(self._authenticator, request)
+        body, headers = await self._corrections.correct(
+            principal,
+            request.match_info["usage_id"],
+            await body_of(request),
+            request.headers.get("Idempotency-Key"),
+        )
+        return web.Response(body=body, status=201, headers=headers, content_type="application/json")
 
     async def check_quota(self, request: web.Request) -> web.Response:
         principal = caller(self._authenticator, request)

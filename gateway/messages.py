@@ -143,7 +143,7 @@ class UsageRecordAnswer(Response):
     subscription_id: UUID | None
     plan_tier: str
     plan_version: int
-    used_after: Decimal
+    used_after: Decimal | None
     pool_used_after: Decimal | None
     quota_remaining: Decimal | None
     quota_exceeded: bool

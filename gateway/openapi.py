@@ -65,6 +65,10 @@ def _describe(schemas: dict[str, Any]) -> None:
         schemas[name]["properties"]["overrides"] = {
             "oneOf": [{"$ref": _REF.format(name="Overrides")}, {"type": "null"}]
         }
+    schemas["CorrectionRequest"]["properties"]["quantity"] = {
+        "type": "number",
+        "description": "Exact; not 0, and never more taken back than is left of the record",
+    }
     schemas["UsageRequest"]["examples"] = [
         {
             "user_id": "123e4567-e89b-12d3-a456-426614174000",

@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from gateway import catalogue_messages as catalogue
+from gateway import corrections, messages
 from gateway import invoice_messages as invoices
-from gateway import messages
 from gateway import organization_messages as organizations
 from gateway import subscription_messages as subscriptions
 from gateway.probes import Ready
@@ -60,6 +60,16 @@ ROUTES: tuple[Route, ...] = (
         query=messages.UsageQuery,
         answers={200: messages.UsageList},
         refuses=(400, 404),
+    ),
+    Route(
+        method="POST",
+        path=f"{BASE}/usage/{{usage_id}}/corrections",
+        name="correct_usage",
+        summary="Add to recorded usage, or take some of it back",
+        takes=corrections.CorrectionRequest,
+        headers=("Idempotency-Key",),
+        answers={201: corrections.CorrectionAnswer},
+        refuses=(400, 404, 408, 409, 413, 415, 422),
     ),
     Route(
         method="POST",

@@ -127,7 +127,7 @@ class Usage:
         said = request.metadata or None
         if said:
             metadata.check(said)
-        key = _one_key(header_key, request.idempotency_key)
+        key = one_key(header_key, request.idempotency_key)
         account = self._accounts.to_record(principal, user_id, organization)
         who, occurred = account.who, request.occurred_at or None
         occurred_ms = None if occurred is None else ms_of(occurred)
@@ -216,7 +216,8 @@ def idempotency_key(header: str | None) -> str | None:
     return _valid_key(header)
 
 
-def _one_key(header: str | None, body: str | UnsetType | None) -> str | None:
+def one_key(header: str | None, body: str | UnsetType | None) -> str | None:
+    """The key of header or body; raises the problem where they differ."""
     if isinstance(body, str):
         _valid_key(body)
         if header is not None and header != body:

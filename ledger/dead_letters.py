@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 from datetime import datetime
+from uuid import UUID
 
 import msgspec
 
@@ -18,6 +19,7 @@ from ledger.booking import Booking, DrainStopped
 from ledger.db import Connection
 from ledger.domain.usage import BadEntry, at_ms, count_of, parse_entry
 from ledger.recovery import recover
+from ledger.rollover import late_after_end
 from lua import keys
 from lua.scripts import Scripts
 from lua.types import Fenced
@@ -132,6 +134,9 @@ class DeadLetters:
             return await self._leave_open(row, letter, str(error))
         if booking.parked:
             return await self._leave_open(row, letter, str(booking.parked[-1]["reason"]))
+        for record in booking.records:
+            if payer := record.terms.subscription_id:
+                await late_after_end(self._connection, UUID(bytes=payer), self._at)
         await store.close_dead_letter(self._connection, letter.dead_letter_id, "retried")
         await store.settle(self._connection, row.partition, booking.position, booking.head)
         if booking.refunds:

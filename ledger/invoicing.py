@@ -111,7 +111,7 @@ class Invoicing:
         late: list[Late] = []
         billed: list[tuple[ToBill, Decimal]] = []
         for one in await store.invoices.to_bill(self._db, self._stored.subscription_id, before):
-            if one.measured == one.billed_measured:
+            if one.is_billed:
                 continue
             version = one.plan_tier, one.plan_version
             terms = await self._terms(one.billing_period, version)

@@ -10,6 +10,7 @@ from itertools import takewhile
 import structlog
 
 from ledger import clock, db, reload, service_time, store
+from ledger.corrections import Corrections
 from ledger.cycle import Cycle
 from ledger.drain import Drain
 from ledger.plan_migrations import PlanMigrations
@@ -102,9 +103,11 @@ async def _reconcile(
 async def _supersede(settings: Settings, connection: db.Connection, redis: Redis) -> Once:
     scripts = Scripts(redis)
     superseder = Superseder(scripts, settings.default_tier, settings.partitions)
+    corrections = Corrections(scripts, settings.undrained_cap)
 
     async def once() -> float:
         await superseder.run_once(connection)
+        await corrections.run_once(connection, await service_time.now(connection))
         await reload.run_once(connection, redis, scripts, settings.partitions)
         return SUPERSEDE_S
 

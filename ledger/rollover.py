@@ -140,5 +140,27 @@ async def reload_quotas(
         )
 
 
+async def late_after_end(db: Executor, subscription_id: UUID, now: datetime) -> None:
+    """Sets down a further invoice when usage of a subscription has been booked after its last one:
+    a correction, or a dead letter that was retried. Anything that is still to be invoiced takes it
+    along. In a transaction; takes the subscription's row."""
+    await store.subscriptions.wait_for(db, subscription_id)  # whoever writes its last invoice now
+    stored = await store.subscriptions.hold_by_id(db, subscription_id)
+    if stored is None or stored.life.status not in ENDED:
+        return
+    if await store.billing_periods.is_awaited(db, subscription_id):
+        return
+    await store.billing_periods.add(
+        db,
+        subscription_id,
+        "final",
+        now,
+        now,
+        _local(stored.life, now),
+        lines_before=now + timedelta(microseconds=1),
+        due_at=now,
+    )
+
+
 def _local(life: Subscription, instant: datetime) -> date:
     return instant.astimezone(zone(life.timezone)).date()

@@ -12,9 +12,10 @@ import msgspec
 
 from lua import keys, loader
 from lua.connection import NoScript
-from lua.packing import pack_rule
+from lua.packing import NONE, pack_rule
 from lua.record_call import QUOTA_TTL_S, RecordCall
 from lua.types import (
+    Answer,
     CheckAnswer,
     Checked,
     Event,
@@ -22,6 +23,7 @@ from lua.types import (
     Limit,
     LoadOutcome,
     Missing,
+    Outcome,
     QuotaHashes,
     Recorded,
     Recovery,
@@ -138,6 +140,30 @@ class Scripts:
         if outcome == UnloadOutcome.FENCED:
             raise Fenced
 
+    async def correct(
+        self,
+        partition: int,
+        who: bytes,
+        pool: bytes | None,
+        *,
+        cap: int,
+        said: bytes,
+        units: int,
+        starts: int,
+        pool_starts: int,
+        terms: bytes,
+        period: int,
+    ) -> Answer:
+        """Records a correction; an outcome other than RECORDED or REPLAYED wrote nothing. Raises
+        `Fenced`."""
+        stream, *counters = keys.stream(partition), *_quota_names(partition, who, pool)
+        names = [stream, counters[0], keys.receipts(partition), *counters[1:]]
+        args = [cap, said, units, starts, pool_starts, terms, period]
+        outcome, at, remaining, exceeded = await self._run("correct", names, args)
+        if outcome == Outcome.FENCED:
+            raise Fenced
+        return Answer(Outcome(outcome), at, None if remaining == NONE else remaining, exceeded)
+
     async def supersede(
         self, partition: int, versions: Mapping[bytes, int], *, control: bytes, not_before: int = 0
     ) -> str | None:
@@ -236,6 +262,7 @@ NAMES = (
     "quota",
     "load",
     "unload",
+    "correct",
     "supersede",
     "tally",
     "read",

@@ -10,21 +10,27 @@ import msgspec
 
 # Fixed for ever: another namespace would let an old idempotency key count again.
 _USAGE = UUID("6b1f3f0e-5d0b-5c53-9d3f-2f0c4c6f7a10")
+_CORRECTIONS = UUID("0d0f8c52-3c0e-5b4f-9a57-5e2f7f1f6b31")
 _DEV_USERS = UUID("f3f3a7f4-9a0c-5f4e-8a52-0d6f6f0f1c22")
 
 
-def usage_id_for_key(user_id: UUID, idempotency_key: str) -> bytes:
+def usage_id_for_key(user_id: UUID, idempotency_key: str, namespace: UUID = _USAGE) -> bytes:
     """The 16 bytes of a UUIDv5 of user and key. The user's bytes are as many for everyone, so no
     two pairs share a name.
 
     Independent of organisation and partition: a retry is the same unit wherever it lands. Bytes,
     because a UUID object costs as much as the hash.
     """
-    name = _USAGE.bytes + user_id.bytes + idempotency_key.encode()
+    name = namespace.bytes + user_id.bytes + idempotency_key.encode()
     made = bytearray(sha1(name, usedforsecurity=False).digest()[:16])
     made[6] = made[6] & 0x0F | 0x50  # version 5
     made[8] = made[8] & 0x3F | 0x80  # variant of RFC 9562
     return bytes(made)
+
+
+def correction_id_for_key(user_id: UUID, idempotency_key: str) -> UUID:
+    """Apart from the ids of usage: finance does not know which keys the callers of usage chose."""
+    return UUID(bytes=usage_id_for_key(user_id, idempotency_key, _CORRECTIONS))
 
 
 def usage_id_without_key(now_ms: int) -> bytes:

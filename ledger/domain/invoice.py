@@ -153,14 +153,16 @@ def _unpriced(usage_type: str, quantity: Decimal) -> Line:
 
 
 def _adjustment(late: Late) -> Iterator[Line]:
-    if late.terms.trial or late.now == late.billed:
+    if late.terms.trial:
         return
     was = _sum(_rated(late.terms, late.usage_type, late.billed))
     now = _sum(_rated(late.terms, late.usage_type, late.now))
+    # Records that change nothing are on a line all the same: every record is on one.
+    instead = "as before" if late.now == late.billed else f"instead of {plain(late.billed)}"
     line = Line(
         kind="adjustment",
         usage_type=late.usage_type,
-        description=f"{late.usage_type}: {plain(late.now)} instead of {plain(late.billed)}",
+        description=f"{late.usage_type}: {plain(late.now)} {instead}",
         quantity=late.now - late.billed,
         amount=now - was,
     )

@@ -61,6 +61,18 @@ def units_of(token: bytes, decimal_places: int) -> int:
     return units
 
 
+def signed_units_of(token: bytes, decimal_places: int) -> int:
+    """The same of a number that may be negative, but not 0."""
+    number = token[1:] if token[:1] == b"-" else token
+    if number[:1] == b"-":
+        raise QuantityError("quantity must be a JSON number")
+    try:
+        units = units_of(number, decimal_places)
+    except QuantityError as error:
+        raise QuantityError(str(error).replace("greater than 0", "other than 0")) from None
+    return -units if number is not token else units
+
+
 def quantity_of(units: int, decimal_places: int) -> Decimal:
     """The exact Decimal of scaled units, with no trailing zeros and no exponent."""
     return Decimal(number_of(units, decimal_places))

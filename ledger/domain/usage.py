@@ -74,7 +74,7 @@ class UsageRecord(msgspec.Struct, frozen=True, gc=False):
     billing_period: date
     quota_period: int  # ms
     pool_period: int | None  # ms
-    used_after: int
+    used_after: int | None  # None: a correction that no counter in Redis knows of
     pool_used_after: int | None
     remaining: int | None
     exceeded: bool
@@ -141,6 +141,7 @@ def parse_entry(stream_id: str, fields: Mapping[str, bytes]) -> UsageRecord:
             raise BadEntry("who is malformed")
         terms = _terms_of(fields["terms"])
         payload = _payload.decode(said.payload)
+        uncounted = payload.reversal_of is not None  # perhaps: its quota may not have been loaded
         recorded = _instant(quota.recorded_at)
         occurred = recorded if payload.occurred_at is None else _instant(payload.occurred_at)
         if b"\0" in said.payload:  # in a text, or only in a number
@@ -155,11 +156,13 @@ def parse_entry(stream_id: str, fields: Mapping[str, bytes]) -> UsageRecord:
             quota.units,
             recorded,
             occurred,
-            _billing_period(terms, occurred),
+            _stated(fields["period"]) if "period" in fields else _billing_period(terms, occurred),
             _instant(quota.starts),
             _pool_period(quota),
-            quota.used,
-            None if quota.pool_starts == NONE else quota.pool_used,
+            None if uncounted and quota.used == NONE else quota.used,
+            None
+            if quota.pool_starts == NONE or (uncounted and quota.pool_used == NONE)
+            else quota.pool_used,
             None if quota.remaining == NONE else quota.remaining,
             quota.exceeded == 1,
             quota.enforced == 1,
@@ -226,6 +229,12 @@ def _storable(payload: Payload) -> None:
         said += name + value
     if "\x00" in said:
         raise BadEntry("text with a NUL character")
+
+
+def _stated(raw: bytes) -> date:
+    """The billing period that a correction has from what it corrects: the subscription may count
+    its periods from another day since."""
+    return date.fromordinal(int(raw))
 
 
 def _billing_period(terms: Terms, occurred_at: int) -> date:

@@ -18,6 +18,7 @@ from ledger.db import Connection
 from ledger.reconcile import rows
 from ledger.reconcile.counters import Counters, Difference, NotCompared
 from ledger.reconcile.findings import Finding, Report, merged
+from ledger.reconcile.invoices import check_invoices
 from ledger.reconcile.scan import QuotaScan, Servers
 from lua import keys
 from lua.connection import RedisUnavailable
@@ -74,6 +75,7 @@ class Reconciler:
                 skipped.add(partition)
         reports.append(await rows.check_totals(self._connection))
         reports.append(await rows.check_billable(self._connection))
+        reports.append(await check_invoices(self._connection))
         reports.append(await rows.check_hashes(self._connection))
         report = merged(reports)
         for partition, position in through.items():

@@ -13,7 +13,8 @@ INVARIANTS: Mapping[str, str] = {
     "I3": "Redis and the totals count what the rows say",
     "I4": "no hard limit was passed",
     "I5": "counters go on from record to record",
-    "I6": "what is to be invoiced is what the rows say",
+    "I6": "what is invoiced is what the rows say",
+    "I7": "every record is on one line of one invoice",
     "I9": "seals cover every row and follow each other",
 }
 

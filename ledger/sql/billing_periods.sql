@@ -33,6 +33,9 @@ SELECT b.* FROM billing_periods b WHERE b.billing_period_id = $1 AND b.invoiced_
 -- name: close_billing_period
 UPDATE billing_periods SET invoiced_at = $2 WHERE billing_period_id = $1;
 
+-- name: is_awaited
+SELECT EXISTS (SELECT FROM billing_periods WHERE subscription_id = $1 AND invoiced_at IS NULL);
+
 -- name: stands
 SELECT effective_at AS since, status, plan_tier, plan_version, anchor, timezone, trial_end
 FROM subscription_history WHERE subscription_id = $1 ORDER BY version;

@@ -2,22 +2,28 @@
 -- What was used under each terms beside what has been invoiced of it, and how far the partitions it is
 -- in have been drained: one snapshot. Of periods before $2 alone, if given.
 SELECT u.billing_period, u.plan_tier, u.plan_version, u.usage_type, SUM(u.quantity) AS measured,
-       b.measured AS billed_measured, b.billable AS billed, b.positions,
+       SUM(u.records)::BIGINT AS records, b.measured AS billed_measured, b.records AS billed_records,
+       b.billable AS billed, b.positions,
        jsonb_object_agg(u.partition, c.position) AS through
 FROM billable_usage u
 JOIN stream_cursor c USING (partition)
 LEFT JOIN billed_usage b USING (subscription_id, billing_period, plan_tier, plan_version, usage_type)
 WHERE u.subscription_id = $1 AND ($2::DATE IS NULL OR u.billing_period < $2)
-GROUP BY 1, 2, 3, 4, b.measured, b.billable, b.positions
+GROUP BY 1, 2, 3, 4, b.measured, b.records, b.billable, b.positions
 ORDER BY 1, 2, 3, 4;
 
 -- name: measured_records
 -- Of the user or the organization that pays: an index knows them, and none a subscription. Usage of the
--- default plan has none.
-SELECT usage_id, user_id, occurred_at, quantity, reversal_of FROM usage_records
-WHERE subscription_id IS NOT DISTINCT FROM $1 AND billing_period = $2 AND plan_tier = $3
-  AND plan_version = $4 AND usage_type = $5 AND recorded_at >= $6 AND recorded_at < $7
-  AND (user_id = $8 OR organization_id = $9)
+-- default plan has none. Corrections of them may be recorded whenever.
+WITH of_period AS (
+    SELECT usage_id, user_id, occurred_at, quantity, reversal_of, recorded_at FROM usage_records
+    WHERE subscription_id IS NOT DISTINCT FROM $1 AND billing_period = $2 AND plan_tier = $3 AND plan_version = $4
+      AND usage_type = $5 AND recorded_at >= $6 AND recorded_at < $7
+      AND (user_id = $8 OR organization_id = $9))
+SELECT * FROM of_period
+UNION ALL
+SELECT r.usage_id, r.user_id, r.occurred_at, r.quantity, r.reversal_of, r.recorded_at
+FROM of_period o JOIN usage_records r ON r.reversal_of = o.usage_id AND r.recorded_at >= $7
 ORDER BY recorded_at, usage_id;
 
 -- name: take_pending_lines
@@ -50,10 +56,11 @@ INSERT INTO invoice_line_usage (line_id, partition, after_position, through) VAL
 
 -- name: note_billed
 INSERT INTO billed_usage (subscription_id, billing_period, plan_tier, plan_version, usage_type, measured,
-                          billable, positions)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+                          billable, positions, records)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 ON CONFLICT (subscription_id, billing_period, plan_tier, plan_version, usage_type) DO UPDATE
-SET measured = EXCLUDED.measured, billable = EXCLUDED.billable, positions = EXCLUDED.positions;
+SET measured = EXCLUDED.measured, billable = EXCLUDED.billable, positions = EXCLUDED.positions,
+    records = EXCLUDED.records;
 
 -- name: set_credit
 UPDATE subscriptions SET credit = $2 WHERE subscription_id = $1;

@@ -94,9 +94,14 @@ WITH counted AS (
            position, usage_id, recorded_at
     FROM usage_records WHERE partition = $1 AND position > $2 AND position <= $3
       AND organization_id IS NOT NULL),
-chained AS (
-    SELECT *, LAG(after) OVER w AS before, LAG(recorded_at) OVER w AS earlier
-    FROM counted WINDOW w AS (PARTITION BY subject, usage_type, period ORDER BY position)),
+running AS (
+    SELECT *, SUM(quantity) OVER (PARTITION BY subject, usage_type, period ORDER BY position) AS sum
+    FROM counted),
+chained AS (  -- without corrections whose counter was not in Redis: what comes next counts them
+    SELECT *, LAG(after) OVER w + sum - quantity - LAG(sum) OVER w AS before,
+           LAG(recorded_at) OVER w AS earlier
+    FROM running WHERE after IS NOT NULL
+    WINDOW w AS (PARTITION BY subject, usage_type, period ORDER BY position)),
 aside AS (
     SELECT subject FROM usage_refunds WHERE partition = $1
     UNION SELECT subject FROM dead_letters WHERE partition = $1

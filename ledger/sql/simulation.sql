@@ -21,14 +21,15 @@ WHERE subscription_id = ANY($1::UUID[]) AND kind = 'period' AND billing_period >
 GROUP BY subscription_id, billing_period;
 
 -- name: used_by
-SELECT subscription_id, billing_period, plan_tier, plan_version, usage_type, SUM(quantity) AS measured
+SELECT subscription_id, billing_period, plan_tier, plan_version, usage_type, SUM(quantity) AS measured,
+       SUM(records)::BIGINT AS records
 FROM billable_usage
 WHERE subscription_id = ANY($1::UUID[]) AND billing_period >= $2 AND billing_period < $3
 GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5;
 
 -- name: used_without_subscription
 -- Recorded within the month, or up to 36 days late: an index knows a user's records by that time alone.
-SELECT billing_period, plan_tier, plan_version, usage_type, SUM(quantity) AS measured
+SELECT billing_period, plan_tier, plan_version, usage_type, SUM(quantity) AS measured, COUNT(*) AS records
 FROM usage_records
 WHERE user_id = $1 AND subscription_id IS NULL AND billing_period >= $2 AND billing_period < $3
   AND recorded_at >= $2::DATE - INTERVAL '1 day' AND recorded_at < $3::DATE + INTERVAL '70 days'

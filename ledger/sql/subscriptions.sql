@@ -70,3 +70,6 @@ ORDER BY s.created_at DESC, s.subscription_id DESC LIMIT $5;
 
 -- name: subscription_position
 SELECT created_at FROM subscriptions WHERE subscription_id = $1;
+
+-- name: wait_for_subscription
+SELECT FROM subscriptions WHERE subscription_id = $1 FOR UPDATE;

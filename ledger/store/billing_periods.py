@@ -81,6 +81,11 @@ async def close(db: Executor, billing_period_id: UUID, now: datetime) -> None:
     await db.execute(QUERIES["close_billing_period"], billing_period_id, now)
 
 
+async def is_awaited(db: Executor, subscription_id: UUID) -> bool:
+    """Whether anything of the subscription is still to be invoiced."""
+    return bool(await db.fetchval(QUERIES["is_awaited"], subscription_id))
+
+
 async def stands(db: Executor, subscription_id: UUID) -> list[Stand]:
     """The subscription's history, oldest first."""
     return [Stand(**dict(row)) for row in await db.fetch(QUERIES["stands"], subscription_id)]

@@ -31,10 +31,19 @@ class ToBill(msgspec.Struct, frozen=True):
     plan_version: int
     usage_type: str
     measured: Decimal
+    records: int
     billed_measured: Decimal | None
+    billed_records: int | None
     billed: Decimal | None
     positions: dict[int, int]
     through: dict[int, int]
+
+    @property
+    def is_billed(self) -> bool:
+        """Whether there is nothing new. Records that cancel each out change no quantity, and are
+        to be on a line all the same."""
+        known = self.billed_records in (None, self.records)
+        return known and self.measured == self.billed_measured
 
 
 class Payer(msgspec.Struct, frozen=True):
@@ -124,7 +133,7 @@ async def records(
         payer.user_id,
         payer.organization_id,
     )
-    return [Record(**dict(row)) for row in rows]
+    return [Record(*(row[name] for name in Record.__struct_fields__)) for row in rows]
 
 
 async def take_lines(db: Executor, subscription_id: UUID, before: datetime) -> list[Line]:
@@ -208,6 +217,7 @@ async def note_billed(db: Executor, subscription_id: UUID, one: ToBill, billable
         one.measured,
         billable,
         msgspec.json.encode(one.through).decode(),
+        one.records,
     )
 
 

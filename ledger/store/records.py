@@ -43,7 +43,8 @@ async def insert_records(
 
 
 def _row(partition: int, position: int, record: UsageRecord, places: int) -> str:
-    payload, pool, left = record.payload, record.pool_used_after, record.remaining
+    payload, used = record.payload, record.used_after
+    pool, left = record.pool_used_after, record.remaining
     return (
         f"{partition}\t{position}\t{record.stream_id}\t{record.usage_id.hex()}\t"
         f"{record.user_id.hex()}\t{_id(record.organization_id)}\t{record.usage_type}\t"
@@ -51,7 +52,7 @@ def _row(partition: int, position: int, record: UsageRecord, places: int) -> str
         f"{_instant(record.recorded_at)}\t{_instant(record.occurred_at)}\t"
         f"{_periods(record.billing_period, record.quota_period, record.pool_period)}\t"
         f"{_terms(record.terms)}\t"
-        f"{number_of(record.used_after, places)}\t"
+        f"{_NULL if used is None else number_of(used, places)}\t"
         f"{_NULL if pool is None else number_of(pool, places)}\t"
         f"{_NULL if left is None else number_of(left, places)}\t"
         f"{'t' if record.exceeded else 'f'}\t{'t' if record.enforced else 'f'}\t"

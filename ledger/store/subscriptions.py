@@ -120,6 +120,11 @@ async def hold_by_id(db: Executor, subscription_id: UUID) -> Subscription | None
     return None if row is None else of_row(row)
 
 
+async def wait_for(db: Executor, subscription_id: UUID) -> None:
+    """Until nobody else works on it, and holds it then."""
+    await db.execute(QUERIES["wait_for_subscription"], subscription_id)
+
+
 async def newest(
     db: Executor, scope: Scope, user_id: UUID, organization_id: UUID | None
 ) -> Subscription | None:

@@ -149,8 +149,10 @@ class Year:
         return made
 
     def late(self, number: int) -> list[Late]:
-        """Of every earlier period: what it was billed at, and what it comes to now."""
-        return [
+        """Of every earlier period: what it was billed at, and what it comes to now, where that
+        differs. Records that change nothing have a line over nothing,
+        which the oracle leaves out."""
+        found = [
             Late(
                 terms,
                 name,
@@ -161,6 +163,7 @@ class Year:
             for name in TYPES
             if period < number
         ]
+        return [one for one in found if one.billed != one.now]
 
     def quantity(self, terms: PlanInForce, usage_type: str, seen: int) -> Decimal:
         """Billable quantity under a plan version in a period, of what was seen by then."""

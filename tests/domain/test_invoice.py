@@ -140,8 +140,10 @@ def test_late_usage_costs_what_its_period_costs_now_less_what_it_cost_as_billed(
     assert line.description == f"calls: {now} instead of {billed}"
 
 
-def test_what_did_not_change_is_not_adjusted() -> None:
-    assert draft("USD", late=[late(in_force(price()), "5", "5")]).lines == ()
+def test_late_records_that_change_nothing_have_a_line_over_nothing() -> None:
+    [line] = draft("USD", late=[late(in_force(price()), "5", "5")]).lines
+    assert (line.quantity, line.amount) == (Decimal(0), Decimal(0))
+    assert line.description == "calls: 5 as before"
 
 
 def test_less_than_nothing_is_carried_forward_and_both_sides_are_lines() -> None:

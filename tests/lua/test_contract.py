@@ -35,13 +35,14 @@ SAID: dict[str, Any] = {
     "blocked": "paused", "after": "20-0", "count": 21, "replid": "22", "drained": 23,
     "row_replid": "24", "acked": "25-0", "offset": 26, "revision": 27, "touch": True,
     "decided": True, "pool_version": 28, "control": b"29", "not_before": 30,
-    "good_until": 31,
+    "good_until": 31, "said": b"32", "pool_starts": 33, "period": 34,
 }  # fmt: skip
 REPLIES: dict[str, Any] = {
     "check": [0, 1, [0]],
     "quota": [0, 1, 0, [], []],
     "load": 0,
     "unload": 0,
+    "correct": [0, 1, -1, 0],
     "supersede": [0, b"1-0"],
     "tally": [0, [], []],
     "read": [0, b"r", b"1", b"0-0", b"0-0"],
@@ -136,7 +137,7 @@ def test_the_header_names_what_the_body_uses_and_nothing_else(name: str) -> None
 @pytest.mark.parametrize("name", NAMES)
 def test_a_local_that_holds_an_argument_carries_its_name(name: str) -> None:
     script = read(name)
-    short = {"today": "receipts", "of_user": "user_quota"}
+    short = {"today": "receipts", "of_user": "user_quota", "of_pool": "pool_quota"}
     if name == "check":
         short["user"] = "user_quota"
     short["key"] = {"load": "quota", "recover": "meta"}.get(name, "")
@@ -216,6 +217,7 @@ async def test_the_wrapper_sends_the_arguments_that_the_header_names_in_its_orde
         "check": (MEMBER, POOL),
         "quota": (MEMBER, POOL),
         "load": (MEMBER,),
+        "correct": (MEMBER, POOL),
         "unload": ([keys.subject_text(MEMBER)],),
         "supersede": ({MEMBER: 31},),
         "tally": ([keys.quota(PARTITION, MEMBER)],),

@@ -10,7 +10,6 @@ import pytest
 
 from ledger.domain import quantity, usage
 from lua.record_call import QUOTA_TTL_S
-from lua.scripts import NAMES
 from lua.types import (
     Answer,
     CheckAnswer,
@@ -38,12 +37,17 @@ CHECK_OUTCOMES = (
         for name in ("DENIED", "RATE_LIMITED", "MISS", "OVERFLOW", "BLOCKED")
     }
 )  # fmt: skip
+CORRECT_OUTCOMES = {
+    name: RECORD_OUTCOMES[name]
+    for name in ("RECORDED", "REPLAYED", "CONFLICT", "FULL", "OVERFLOW", "FENCED")
+}
 
 
 @pytest.mark.parametrize(
     ("name", "enum"),
     [
         ("record", RECORD_OUTCOMES),
+        ("correct", CORRECT_OUTCOMES),
         ("check", CHECK_OUTCOMES),
         ("load", {one.name: int(one) for one in LoadOutcome}),
         ("unload", {one.name: int(one) for one in UnloadOutcome}),
@@ -67,7 +71,7 @@ def test_outcomes_are_the_same_in_header_body_and_enum(name: str, enum: dict[str
 
 
 def test_scripts_without_outcomes_have_no_outcome_constants() -> None:
-    for name in set(NAMES) - {"record", "check", "load", "unload", "tally", "recover", "supersede"}:
+    for name in ("quota", "read", "trim"):
         assert read(name).said() == read(name).constants() == {}
 
 
@@ -149,7 +153,12 @@ def test_the_entry_has_the_fields_that_the_header_names_and_the_ledger_reads() -
     appended = [part.strip("'") for part in split_top(xadd.replace("\n", " "))[::2]]
     assert appended == named.split(", ")
     read_back = re.findall(r'fields\["(\w+)"\]', inspect.getsource(usage.parse_entry))
-    assert set(read_back) == set(appended)
+    assert set(read_back) == {*appended, "period"}
+    [of_correction] = re.findall(
+        r"'XADD', stream, '\*', (.*?)\)\n", read("correct").body, re.DOTALL
+    )
+    fields = [part.strip("'") for part in split_top(of_correction.replace("\n", " "))[::2]]
+    assert fields == [*appended, "period"]
     # The load script reads the name of the first field, its value, and that of the second.
     assert "local name, said, _, counted = unpack(entry[2])" in read("load").body
     assert appended[:2] == ["event", "quota"]

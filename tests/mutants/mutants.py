@@ -230,8 +230,10 @@ MUTANTS = [
     Mutant("invoices before the close is drained", PERIODS,
            "AND (b.outbox_id IS NULL OR o.done_at IS NOT NULL)", "", CYCLE),
     Mutant("forgets what it has invoiced", INVOICES,
-           "b.measured AS billed_measured, b.billable AS billed",
-           "NULL::NUMERIC AS billed_measured, NULL::NUMERIC AS billed", CYCLE),
+           "b.measured AS billed_measured, b.records AS billed_records,\n"
+           "       b.billable AS billed",
+           "NULL::NUMERIC AS billed_measured, NULL::BIGINT AS billed_records,"
+           " NULL::NUMERIC AS billed", CYCLE),
     Mutant("leaves a gap between numbers", INVOICES,
            "SET last = last + 1", "SET last = last + 2", CYCLE),
     # What Stripe is asked.

@@ -44,8 +44,11 @@ async def test_reconcile_says_what_holds(
     capsys.readouterr()
     assert await run("reconcile") == session.DONE
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["I2", "I3", "I4", "I5", "I6", "I9"]
-    assert all("holds" in line for line in lines)
+    assert [line.split()[0] for line in lines] == ["I2", "I3", "I4", "I5", "I6", "I7", "I9"]
+    verdicts = {line.split()[0]: "holds" in line for line in lines}
+    assert verdicts.pop("I7") is False  # nothing was invoiced yet
+    assert "nothing to compare" in lines[5]
+    assert all(verdicts.values())
 
 
 async def test_reconcile_says_what_does_not_in_text_and_json_and_repairs_when_told_to(
