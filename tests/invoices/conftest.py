@@ -14,6 +14,7 @@ from ledger import clock, store
 from ledger.cycle import Cycle
 from ledger.domain.ids import dev_uuid
 from ledger.domain.plan import Price
+from ledger.reconcile.invoices import check_invoices
 from ledger.recovery import recover
 from ledger.subscriptions import Address, Outcome, Subscriptions
 from ledger.supersede import Superseder
@@ -138,6 +139,7 @@ async def months(service: Service) -> Any:
     made = Months(service, park_above=1_000_000)
     yield made
     await check(service)
+    assert (await check_invoices(made.sql)).findings == []
     await whole(made)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from ledger.reconcile.invoices import check_invoices
 from ledger.settings import SettingError, load
 from tests.conftest import Service, Services
 from tests.flow.invariants import check
@@ -57,6 +58,7 @@ async def test_a_year_of_an_organization_passes_in_seconds(timed: Service) -> No
     periods = [(one["period"]["start"], one["period"]["end"]) for one in said["data"]]
     assert len(set(periods)) == 13
     await check(timed)
+    assert (await check_invoices(timed.sql)).findings == []
 
 
 async def test_a_plan_that_ends_with_the_period_is_not_in_force_after_it(timed: Service) -> None:
