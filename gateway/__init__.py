@@ -9,6 +9,7 @@
   and `subscription_answers`
 - `once`: the idempotency keys of changes by finance
 - invoices: `invoice_handlers` takes the routes, `invoices` answers in words of `invoice_messages`
+- what Stripe tells: `webhook_handlers`, `webhooks`
 - plans and usage types: `catalogue_handlers`, `catalogue`, `catalogue_messages`; `plan_migrations`
   has subscriptions brought to a version
 - organisations: `organization_handlers`, `organizations`, `organization_messages`

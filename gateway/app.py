@@ -41,6 +41,8 @@ from gateway.test_clock_handlers import ClockHandlers
 from gateway.usage import Usage
 from gateway.usage_list import UsageLists
 from gateway.usage_types import UsageTypes
+from gateway.webhook_handlers import WebhookHandlers
+from gateway.webhooks import StripeWebhooks
 from ledger import clock, db, durability, service_time
 from ledger.corrections import Corrections
 from ledger.durability import Look, Watch
@@ -142,6 +144,7 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
             Probes(redis, pool, settings.partitions, watch, backlog, must_keep=must_keep),
         ),
         ClockHandlers(authenticator, TestClock(settings)),
+        WebhookHandlers(StripeWebhooks(pool, settings.stripe_webhook_secrets)),
         CatalogueHandlers(
             authenticator,
             Catalogue(pool, usage_types, settings.default_tier),

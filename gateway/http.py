@@ -20,19 +20,23 @@ def caller(authenticator: Authenticator, request: web.Request) -> Principal:
     )
 
 
-async def body_of(request: web.Request) -> bytes:
-    """The JSON body, within its size and time."""
+async def body_of(request: web.Request, most: int = MAX_BODY) -> bytes:
+    """The JSON body, of at most so many bytes, within its time."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Problem(Kind.UNSUPPORTED_MEDIA, "compressed bodies are not accepted")
     if request.content_type != "application/json":
         raise Problem(Kind.UNSUPPORTED_MEDIA, "Content-Type must be application/json")
-    if (request.content_length or 0) > MAX_BODY:
-        raise Problem(Kind.TOO_LARGE, f"a body has at most {MAX_BODY} bytes")
+    too_large = Problem(Kind.TOO_LARGE, f"a body has at most {most} bytes")
+    if (request.content_length or 0) > most:
+        raise too_large
     try:
         async with asyncio.timeout(BODY_S):
-            return await request.read()
+            body = await request.read()
     except TimeoutError:
         raise Problem(Kind.TIMEOUT, f"the body took longer than {BODY_S} seconds") from None
+    if len(body) > most:  # one in chunks does not say before
+        raise too_large
+    return body
 
 
 def json_answer(

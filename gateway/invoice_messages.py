@@ -10,8 +10,8 @@ import msgspec
 
 from gateway.messages import PeriodAnswer, Request, Response
 from gateway.subscription_messages import Amount, LineAnswer
+from ledger.domain.payment import InvoiceStatus
 from ledger.domain.plan import DecimalText
-from ledger.store.invoices import InvoiceStatus
 
 Reason = Annotated[
     str,

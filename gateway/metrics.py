@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from ledger.domain.dunning import SCHEDULE
 from ledger.domain.durability import Profile, Verdict
 from lua.types import Outcome
 
@@ -69,6 +70,27 @@ OUTBOX_AGE = Gauge(
     "How long the oldest change that has not reached every quota has waited",
     multiprocess_mode="mostrecent",
 )
+# Set from the ledger's own count, as the revenue is.
+PAYMENTS = Gauge(
+    "billing_payments_total",
+    "What Stripe said of payments and invoices: failed, paid, void, uncollectible, contradicts",
+    ["outcome"],
+    multiprocess_mode="mostrecent",
+)
+OWED = Gauge(
+    "billing_invoices_owed",
+    "Invoices whose payment failed or is overdue, by the step of dunning they are at",
+    ["step"],
+    multiprocess_mode="mostrecent",
+)
+EVENTS_AGE = Gauge(
+    "billing_stripe_events_oldest_seconds",
+    "How long the oldest event of Stripe has waited to be seen to",
+    multiprocess_mode="mostrecent",
+)
+WEBHOOKS_REFUSED = Counter(
+    "billing_stripe_webhooks_refused", "Events that were not signed by Stripe just now", ["reason"]
+)
 DURABILITY = Gauge(
     "billing_durability_in_force",
     "1 at the durability profile that Redis keeps, 0 at the others",
@@ -128,6 +150,11 @@ def billed(billing: Billing) -> None:
     PARKED.set(billing.parked)
     NOT_BILLED.set(billing.failures.subscriptions)
     OUTBOX_AGE.set(billing.waiting.oldest_s)
+    for outcome, payments in billing.payments.items():
+        PAYMENTS.labels(outcome).set(payments)
+    for _, step in SCHEDULE:
+        OWED.labels(step).set(billing.owed.get(step, 0))
+    EVENTS_AGE.set(billing.told.oldest_s)
 
 
 def exposition() -> bytes:

@@ -118,8 +118,8 @@ def _operation(route: Route) -> dict[str, Any]:
     }
     if not route.public:
         operation["security"] = [{"bearer": []}]
-        for status in sorted({*route.refuses, *_EVERYWHERE}):
-            operation["responses"][str(status)] = _refusal(status)
+    for status in sorted({*route.refuses, *(() if route.public else _EVERYWHERE)}):
+        operation["responses"][str(status)] = _refusal(status)
     if route.takes is not None:
         schema = {"$ref": _REF.format(name=route.takes.__name__)}
         operation["requestBody"] = {

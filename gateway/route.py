@@ -18,6 +18,6 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     takes: Any = None
     query: Any = None
     headers: tuple[str, ...] = ()
-    refuses: tuple[int, ...] = ()  # problems beyond 401, 403, 500 and 503
+    refuses: tuple[int, ...] = ()  # problems beyond 401, 403, 500 and 503; of a public one all
     public: bool = False  # needs no token
     test_only: bool = False  # with TEST_CLOCK

@@ -13,6 +13,7 @@ from gateway import subscription_messages as subscriptions
 from gateway.probes import Ready
 from gateway.route import BASE, Route
 from gateway.test_clock import ClockAnswer, ClockRequest
+from gateway.webhooks import Received
 from ledger.domain.plan import Plan
 
 
@@ -281,6 +282,16 @@ ROUTES: tuple[Route, ...] = (
         query=invoices.PageQuery,
         answers={200: messages.UsageList},
         refuses=(400, 404),
+    ),
+    Route(
+        method="POST",
+        path=f"{BASE}/webhooks/stripe",
+        name="stripe_webhook",
+        summary="An event of Stripe's, by its signature: kept, and seen to afterwards",
+        headers=("Stripe-Signature",),
+        answers={200: Received},
+        refuses=(400, 404, 408, 413, 415, 503),
+        public=True,
     ),
     Route(
         method="POST",

@@ -11,17 +11,24 @@ from ledger import store
 from ledger.db import Executor
 from ledger.store.billing_state import Failures
 from ledger.store.outbox import Overdue
+from ledger.store.stripe_events import Waiting
 from ledger.supersede import OVERDUE_S
+
+UNSEEN_S = 900  # in which a payment that failed is to be seen to
 
 
 class Billing(msgspec.Struct, frozen=True):
     """`issued`: the totals of all invoices by currency. `waiting`: changes that have not reached
-    every quota."""
+    every quota. `payments`: what became of payments, ever; `owed`: invoices in dunning by step;
+    `told`: what Stripe has told and nobody has seen to."""
 
     issued: Mapping[str, Decimal]
     parked: int
     failures: Failures
     waiting: Overdue
+    payments: Mapping[str, int]
+    owed: Mapping[str, int]
+    told: Waiting
 
     def reasons(self) -> Iterator[str]:
         """What needs a person."""
@@ -34,6 +41,9 @@ class Billing(msgspec.Struct, frozen=True):
             why = f" ({self.waiting.reason})" if self.waiting.reason else ""
             minutes = self.waiting.oldest_s // 60
             yield f"changes of terms wait to be drained for {minutes} minutes{why}"
+        if self.told.oldest_s > UNSEEN_S:
+            minutes = self.told.oldest_s // 60
+            yield f"events of Stripe wait for {minutes} minutes: {self.told.waiting}"
 
 
 async def look(db: Executor) -> Billing:
@@ -43,4 +53,7 @@ async def look(db: Executor) -> Billing:
         await store.billing_state.count_parked(db),
         await store.billing_state.failures(db),
         await store.outbox.overdue(db, 0),
+        await store.payments.outcomes(db),
+        await store.payments.owed_by_step(db),
+        await store.stripe_events.state(db),
     )

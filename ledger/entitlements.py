@@ -17,10 +17,11 @@ import msgspec
 
 from ledger import store
 from ledger.db import Connection, Executor, Pool
+from ledger.domain.dunning import blocks
 from ledger.domain.entitlement import Entitled, Rule, Source, entitled
 from ledger.domain.period import Period
 from ledger.domain.plan import Scope
-from ledger.domain.subscription import ENDED, fall_due
+from ledger.domain.subscription import ENDED, SubscriptionStatus, fall_due
 from ledger.domain.usage import Terms, at_ms, count_of, encode_terms, ms_of
 from ledger.flights import SingleFlight, Work
 from ledger.grants import grant
@@ -286,8 +287,19 @@ async def _source(
         subscription_id=subscription.subscription_id,
         anchor=life.anchor,
         timezone=life.timezone,
-        paused=life.status == "paused",
+        blocked=await _blocked(connection, subscription.subscription_id, life.status),
     )
+
+
+async def _blocked(
+    connection: Connection, subscription_id: UUID, status: SubscriptionStatus
+) -> str:
+    """Why usage is refused; empty while it is not."""
+    if status == "paused":
+        return "paused"
+    if status != "past_due":
+        return ""
+    return "past_due" if blocks(await store.payments.steps(connection, subscription_id)) else ""
 
 
 def _limit(rule: Rule, totals: Mapping[str, int]) -> Limit:

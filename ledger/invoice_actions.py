@@ -44,13 +44,7 @@ class InvoiceActions:
             found = await _held(db, invoice_id)
             if found.status not in ("draft", "open"):
                 raise NotPossible(f"an invoice that is {found.status} cannot be voided")
-            if found.credited:
-                raise NotPossible("it has been credited: voided as well, that would be given twice")
-            if not await store.invoices.return_credit(
-                db, found.subscription_id, found.subtotal - found.total
-            ):
-                raise NotPossible("what it carried to the next invoice has been used already")
-            await store.invoices.void(db, invoice_id)
+            await write_off(db, found)
             return await _done(db, found, "voided", actor, now, {"reason": reason})
 
     async def credit(
@@ -82,6 +76,16 @@ class InvoiceActions:
             done = await _done(db, found, "credited", actor, now, details)
             await keep(db, once, done)
             return done
+
+
+async def write_off(db: Executor, invoice: Invoice) -> None:
+    """Voids an invoice that is held; credit that it used is there again. Raises `NotPossible`."""
+    if invoice.credited:
+        raise NotPossible("it has been credited: voided as well, that would be given twice")
+    carried = invoice.subtotal - invoice.total
+    if not await store.invoices.return_credit(db, invoice.subscription_id, carried):
+        raise NotPossible("what it carried to the next invoice has been used already")
+    await store.invoices.void(db, invoice.invoice_id)
 
 
 async def _held(db: Executor, invoice_id: UUID) -> Invoice:

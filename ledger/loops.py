@@ -15,7 +15,7 @@ from ledger.cycle import Cycle
 from ledger.drain import Drain
 from ledger.plan_migrations import PlanMigrations
 from ledger.reconcile import Reconciler
-from ledger.settings import Settings
+from ledger.settings import Secret, Settings
 from ledger.supersede import Superseder
 from lua.cluster import Cluster
 from lua.connection import RedisConnection, RedisUnavailable
@@ -33,6 +33,8 @@ SECOND_IDLE_S = 1.0  # how soon a second drain joins the first, which suffices w
 FROZEN_LOOK_S = 0.5  # between looks for another worker that holds a partition and hangs
 RECONCILE_S = 2.0  # between looks for a partition that is due
 CYCLE_S = 2.0  # between looks for periods that are over and plans to be migrated
+PAYMENTS_S = 2.0  # between looks for what became of invoices at Stripe
+PAYMENTS_STOP_S = 2.0  # for a question under way when the ledger stops; cut, it is asked again
 SUPERSEDE_S = 2.0  # between looks for changes whose sender died
 # After an outage: easy on a sick server, and back well within two seconds of a healthy one.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 1.0
@@ -64,6 +66,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         group.create_task(_for_ever("reconcile", settings, stop, partial(_reconcile, stop)))
         group.create_task(_for_ever("supersede", settings, stop, _supersede))
         group.create_task(_for_ever("cycle", settings, stop, _cycle))
+        if settings.stripe_api_key is not None:
+            group.create_task(_payments(settings.stripe_api_key, settings, stop))
 
 
 async def _drain(
@@ -130,6 +134,34 @@ async def _cycle(settings: Settings, connection: db.Connection, redis: Redis) ->
         return 0 if steps else CYCLE_S
 
     return once
+
+
+async def _payments(key: Secret, settings: Settings, stop: asyncio.Event) -> None:
+    """Asks Stripe what became of invoices; however long it takes, the ledger's other work goes on
+    and ends."""
+    # Not at the top: the library costs 10 MiB, and few ledgers need it.
+    from ledger.payments import Payments
+    from ledger.stripe_api import StripeApi
+
+    async def begin(settings: Settings, connection: db.Connection, redis: Redis) -> Once:
+        superseder = Superseder(Scripts(redis), settings.default_tier, settings.partitions)
+        payments = Payments(connection, api, superseder, settings.invoice_grace)
+
+        async def once() -> float:
+            now = await service_time.now(connection)
+            return 0 if await payments.run_once(now, clock.now()) else PAYMENTS_S
+
+        return once
+
+    api = StripeApi(key.reveal(), settings.stripe_api_base)
+    work = asyncio.ensure_future(_for_ever("payments", settings, stop, begin))
+    try:
+        await stop.wait()
+        await asyncio.wait({work}, timeout=PAYMENTS_STOP_S)
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        await api.close()
 
 
 async def _for_ever(name: str, settings: Settings, stop: asyncio.Event, begin: Begin) -> None:

@@ -67,6 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     test_clock: bool = False
     stripe_api_key: Secret | None = None
     stripe_api_base: str | None = None
+    stripe_webhook_secrets: tuple[Secret, ...] = ()
     auth_audience: str = "billing"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -107,6 +108,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         test_clock=read.boolean("TEST_CLOCK", False),
         stripe_api_key=_stripe_key(read),
         stripe_api_base=_stripe_base(read),
+        stripe_webhook_secrets=_webhook_secrets(read),
         auth_audience=read.text("AUTH_AUDIENCE", "billing"),
         log_level=read.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
     )
@@ -162,6 +164,19 @@ def _stripe_base(read: _Reader) -> str | None:
     if not (usable and safe):
         raise SettingError("STRIPE_API_BASE", "must be like https://host, or http:// of this host")
     return base.rstrip("/")
+
+
+def _webhook_secrets(read: _Reader) -> tuple[Secret, ...]:
+    """Two while one is being replaced."""
+    found = read.secret("STRIPE_WEBHOOK_SECRET")
+    if found is None:
+        return ()
+    secrets = [one.strip() for one in found.split(",")]
+    if len(secrets) > 2 or not all(re.fullmatch(r"whsec_[!-~]{1,250}", one) for one in secrets):
+        raise SettingError(
+            "STRIPE_WEBHOOK_SECRET", "must be a signing secret of Stripe's (whsec_...), or two: a,b"
+        )
+    return tuple(Secret(one) for one in secrets)
 
 
 def _is_loopback(host: str) -> bool:

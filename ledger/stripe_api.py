@@ -92,12 +92,14 @@ class Ambiguous(StripeFailure):
 
 
 class StripeObject(msgspec.Struct, frozen=True, kw_only=True):
-    """What we read of an object of Stripe's. Amounts in its minor units; `status` and `total` are
-    those of invoices, `total` of credit notes too."""
+    """What we read of an object of Stripe's. Amounts in its minor units, times in
+    Unix seconds; all but `total` of invoices only."""
 
     id: str
     status: str | None = None
     total: int | None = None
+    amount_paid: int | None = None
+    due_date: int | None = None
     metadata: dict[str, str] = {}
 
 

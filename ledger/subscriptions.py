@@ -259,4 +259,7 @@ _PAST = {
     "pause": "paused",
     "resume": "resumed",
     "reactivate": "reactivated",
+    "payment_failed": "past_due",
+    "paid": "recovered",
+    "expire": "expired",
 }

@@ -22,7 +22,10 @@ from ledger.domain.proration import Advance, base_fee, paid_line
 from ledger.domain.subscription import Changed
 from ledger.store.subscriptions import Subscription
 
-Verb = Literal["change", "migrate", "cancel", "uncancel", "pause", "resume", "reactivate"]
+Verb = Literal[
+    "change", "migrate", "cancel", "uncancel", "pause", "resume", "reactivate",
+    "payment_failed", "paid", "expire",
+]  # fmt: skip
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -108,6 +111,12 @@ async def granted(
             again = life.reactivate(mine, now)
             advance = base_fee(plan, again.plan_version, again.period(now))
             return plan, Changed(again, fee(advance), advance)
+        case "payment_failed":
+            return plan, Changed(life.payment_failed(mine, now))
+        case "paid":
+            return plan, Changed(life.paid(mine, now))
+        case "expire":
+            return plan, Changed(life.expire(mine, now))
 
 
 def _may_migrate(found: Subscription, tier: str, version: int | None) -> None:

@@ -35,7 +35,7 @@ class Source(msgspec.Struct, frozen=True):
     subscription_id: UUID | None = None
     anchor: date = _CALENDAR_MONTH
     timezone: str = "UTC"
-    paused: bool = False
+    blocked: str = ""  # why its usage is refused: a word that callers are told
 
     def period(self, now: datetime) -> Period:
         return period_at(now, self.anchor, self.interval, self.timezone)
@@ -104,7 +104,7 @@ class Entitled(msgspec.Struct, frozen=True):
     @property
     def blocked(self) -> str:
         """Why usage is refused altogether; empty when it is not."""
-        return "paused" if self.user.paused or self.payer.paused else ""
+        return self.user.blocked or self.payer.blocked
 
     def good_until(self, now: datetime) -> datetime:
         """Until when a user's quota may be used: a subscription ends, or takes its next plan, where

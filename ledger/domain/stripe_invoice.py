@@ -187,6 +187,12 @@ def minor_units(amount: Decimal, currency: str) -> int:
     return int(units)
 
 
+def amount_of(units: int, currency: str) -> Decimal:
+    """What Stripe counts as so many units: `minor_units` the other way round."""
+    with exact():
+        return Decimal(units).scaleb(-_PLACES.get(currency, minor_places(currency)))
+
+
 def description(line: BilledLine) -> str:
     """``Usage: API calls, 100400``: fixed words and a number, not the line's own description."""
     words = KINDS[line.kind]

@@ -15,8 +15,11 @@ from ledger.store import (
     invoices,
     organizations,
     outbox,
+    payments,
     plan_migrations,
     simulation,
+    stripe_events,
+    stripe_looks,
     subscriptions,
 )
 from ledger.store.backup import (
@@ -177,6 +180,7 @@ __all__ = [
     "organizations",
     "organizations_of_user",
     "outbox",
+    "payments",
     "plan",
     "plan_migrations",
     "positions",
@@ -192,6 +196,8 @@ __all__ = [
     "settle",
     "simulation",
     "skip_gap",
+    "stripe_events",
+    "stripe_looks",
     "subjects_of",
     "subscriptions",
     "terms_versions",

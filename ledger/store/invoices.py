@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from ledger.db import Executor
 from ledger.domain.line import Line, LineKind
+from ledger.domain.payment import InvoiceStatus
 from ledger.domain.plan import Scope
 from ledger.store.queries import QUERIES
 from ledger.store.subscriptions import Subscription
-
-InvoiceStatus = Literal["draft", "open", "paid", "void", "uncollectible"]
 
 _line = msgspec.json.Decoder(Line)
 _places = msgspec.json.Decoder(dict[int, int])

@@ -27,9 +27,9 @@ def allows(
     return Entitlement(usage_type, scope, limit, enforcement, rate_limit=rate_limit)
 
 
-def source(tier: str, *entitlements: Entitlement, paused: bool = False) -> Source:
+def source(tier: str, *entitlements: Entitlement, blocked: str = "") -> Source:
     number = None if tier == "default" else UUID(int=len(tier))
-    return Source(tier, 1, "month", entitlements, number, paused=paused)
+    return Source(tier, 1, "month", entitlements, number, blocked=blocked)
 
 
 OWN = source("own", allows("calls", "user", "1"), allows("calls", "organization", "999"))
@@ -162,13 +162,19 @@ def test_limits_and_rate_limits_are_scaled_to_units() -> None:
 
 
 @pytest.mark.parametrize(
-    ("user_paused", "payer_paused", "blocked"),
-    [(False, False, ""), (True, False, "paused"), (False, True, "paused")],
+    ("user", "payer", "blocked"),
+    [
+        ("", "", ""),
+        ("paused", "", "paused"),
+        ("", "paused", "paused"),
+        ("", "past_due", "past_due"),
+        ("past_due", "", "past_due"),
+    ],
 )
-def test_a_paused_subscription_of_user_or_payer_blocks(
-    user_paused: bool, payer_paused: bool, blocked: str
+def test_a_subscription_of_user_or_payer_that_is_paused_or_unpaid_blocks(
+    user: str, payer: str, blocked: str
 ) -> None:
-    own, company = source("own", paused=user_paused), source("company", paused=payer_paused)
+    own, company = source("own", blocked=user), source("company", blocked=payer)
     assert entitled(own, company, DEFAULT, pooled=True).blocked == blocked
 
 

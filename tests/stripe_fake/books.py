@@ -49,6 +49,7 @@ class Books:
             "number": said.get("number"),
             "auto_advance": said.get("auto_advance") == "true",
             "status": "draft",
+            "due_date": self._now() + 86400 * int(said.get("days_until_due", 0)),
             **dict.fromkeys(("total", "subtotal", "amount_due", "amount_paid"), 0),
             "pre_payment_credit_notes_amount": 0,
         }
@@ -100,6 +101,16 @@ class Books:
         invoice["amount_paid"], invoice["amount_due"] = invoice["amount_due"], 0
         invoice["status"] = "paid"
         return self._changed(invoice, "invoice.paid")
+
+    def fail_payment(self, invoice_id: str) -> Object:
+        """The bank says no; the invoice stays as it is."""
+        return self._changed(self.get("invoice", invoice_id), "invoice.payment_failed")
+
+    def give_up(self, invoice_id: str) -> Object:
+        """Somebody marks it uncollectible in the dashboard."""
+        invoice = self.get("invoice", invoice_id)
+        invoice["status"] = "uncollectible"
+        return self._changed(invoice, "invoice.marked_uncollectible")
 
     def credit_note(self, said: Object) -> Object:
         invoice = self.get("invoice", said["invoice"])

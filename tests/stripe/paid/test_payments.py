@@ -1,0 +1,327 @@
+"""What becomes of an invoice and its subscription by what Stripe tells, or does not."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from decimal import Decimal
+from itertools import permutations
+from random import Random
+from typing import Any
+
+import pytest
+
+from ledger import db, store
+from ledger.domain.stripe_event import StripeEvent, parse
+from ledger.domain.stripe_invoice import Ids
+from ledger.payments import LEASE, POLL
+from ledger.stripe_api import StripeObject
+from ledger.wishes import Wish
+from tests.stripe.paid.conftest import Direct, Till
+from tests.stripe_fake.faults import Fault
+
+DAY = timedelta(days=1)
+
+
+async def test_a_payment_makes_the_invoice_paid(till: Till) -> None:
+    till.pay()
+    await till.tell()
+    await till.look()
+    found = await till.invoice()
+    assert (found.status, found.amount_paid) == ("paid", Decimal("499.00"))
+    assert await till.status() == "active"
+    assert await till.audit("invoice_paid") == 1
+
+
+async def test_a_failed_payment_makes_the_subscription_past_due_and_it_works_on(till: Till) -> None:
+    till.fail()
+    await till.tell()
+    await till.look()
+    assert (await till.invoice()).status == "open"
+    assert await till.status() == "past_due"
+    assert await till.use() == (201, None)
+    assert await store.payments.outcomes(till.sql) == {"failed": 1}
+
+
+async def test_unpaid_for_a_week_it_is_blocked_and_a_payment_opens_it_at_once(till: Till) -> None:
+    till.fail()
+    await till.tell()
+    await till.look()
+    await till.after(days=6, hours=23)
+    assert await till.use() == (201, None)
+    await till.after(hours=1)
+    assert await till.use() == (403, "past_due")
+    assert await till.audit("subscription_blocked") == 1
+    till.pay()
+    await till.tell()
+    await till.work.run_once(till.months.now, till.clock.now())
+    assert await till.use() == (201, None)
+    assert await till.status() == "active"
+
+
+async def test_unpaid_for_two_weeks_it_expires_and_the_invoice_is_uncollectible(till: Till) -> None:
+    till.fail()
+    await till.tell()
+    await till.look()
+    for _ in range(14):
+        await till.after(days=1)
+    assert await till.status() == "expired"
+    assert (await till.invoice()).status == "uncollectible"
+    assert await till.use() == (201, None)  # by the default plan
+    till.pay()
+    await till.tell()
+    await till.look()
+    assert (await till.invoice()).status == "paid"
+    assert await till.status() == "expired"
+
+
+async def test_before_a_step_stripe_is_asked_so_a_lost_payment_blocks_nobody(till: Till) -> None:
+    till.fail()
+    await till.tell()
+    await till.look()
+    till.pay()
+    till.fake.webhooks.deliveries(Random(0), lost=100)
+    await till.after(days=7)
+    assert await till.use() == (201, None)
+    assert (await till.invoice()).status == "paid"
+    assert await till.audit("subscription_blocked") == 0
+
+
+async def test_while_stripe_does_not_answer_no_step_is_taken(till: Till) -> None:
+    till.fail()
+    await till.tell()
+    await till.look()
+    till.fake.choose = lambda: Fault.AWAY
+    await till.after(days=8)
+    assert await till.use() == (201, None)
+    till.fake.choose = lambda: None
+    till.clock.advance(timedelta(minutes=11))  # the longest wait
+    await till.look()
+    assert await till.use() == (403, "past_due")
+
+
+async def test_nothing_told_for_a_day_it_is_looked_at(till: Till) -> None:
+    await till.look()
+    till.pay()
+    till.fake.webhooks.deliveries(Random(0), lost=100)
+    await till.look()
+    assert (await till.invoice()).status == "open"
+    till.clock.advance(POLL)
+    await till.look()
+    assert (await till.invoice()).status == "paid"
+
+
+async def test_what_is_overdue_is_owed_though_no_payment_failed(till: Till) -> None:
+    await till.look()
+    await till.after(days=29)
+    assert await till.status() == "active"
+    await till.after(days=1, minutes=1)
+    assert await till.status() == "past_due"
+
+
+async def test_one_that_went_to_stripe_late_is_due_later(till: Till) -> None:
+    await till.sql.execute("UPDATE invoices SET due_at = $1", till.months.now - 60 * DAY)
+    await till.look()
+    assert await till.status() == "active"
+
+
+async def test_a_void_at_stripe_is_one_here_and_nothing_is_owed(till: Till) -> None:
+    till.fail()
+    await till.tell()
+    await till.look()
+    till.fake.books.void(till.stripe_id, {})
+    await till.tell()
+    await till.look()
+    assert ((await till.invoice()).status, await till.status()) == ("void", "active")
+
+
+async def test_what_stripe_marks_uncollectible_ends_the_subscription(till: Till) -> None:
+    till.fail()
+    await till.tell()
+    await till.look()
+    till.fake.books.give_up(till.stripe_id)
+    await till.tell()
+    await till.look()
+    assert ((await till.invoice()).status, await till.status()) == ("uncollectible", "expired")
+
+
+@pytest.mark.parametrize("why", ["voided here", "credited", "another total", "gone"])
+async def test_a_contradiction_is_told_and_changes_nothing(till: Till, why: str) -> None:
+    books = till.fake.books
+    if why == "voided here":
+        await till.sql.execute("UPDATE invoices SET status = 'void'")
+        till.pay()
+    elif why == "credited":
+        await till.sql.execute("UPDATE invoices SET credited = 1")
+        books.void(till.stripe_id, {})
+    elif why == "another total":
+        books.objects["invoice"][till.stripe_id]["total"] = 1
+        till.pay()
+    else:
+        till.fail()
+        del books.objects["invoice"][till.stripe_id]
+    before = (await till.invoice()).status
+    await till.tell()
+    await till.look()
+    await till.look()
+    assert (await till.invoice()).status == before
+    assert await till.status() == "active"
+    assert await till.audit("payment_contradicts") == 1
+
+
+async def test_of_two_that_are_owed_both_must_be_paid(till: Till) -> None:
+    first = till.stripe_id
+    till.fail()
+    await till.months.end_of_period("ada")
+    _, till.stripe_id = await till.deliver((await till.months.invoices())[-1])
+    till.stripe_id, second = first, till.stripe_id
+    till.fail()
+    till.fake.books.fail_payment(second)
+    await till.tell()
+    await till.look()
+    till.pay()
+    await till.tell()
+    await till.look()
+    assert await till.status() == "past_due"
+    till.fake.books.pay(second, {})
+    await till.tell()
+    await till.look()
+    assert await till.status() == "active"
+
+
+async def test_one_that_was_paused_is_past_due_once_it_goes_on(till: Till) -> None:
+    await till.months.act("ada", Wish("pause"))
+    till.fail()
+    await till.tell()
+    await till.look()
+    assert await till.status() == "paused"
+    await till.months.act("ada", Wish("resume"))
+    till.clock.advance(POLL)
+    await till.look()
+    assert await till.status() == "past_due"
+
+
+async def test_an_invoice_of_somebody_else_is_left_alone(till: Till) -> None:
+    stripe_id, till.stripe_id = till.stripe_id, "in_unknown"
+    books = till.fake.books
+    books.objects["invoice"]["in_unknown"] = {
+        **books.get("invoice", stripe_id),
+        "id": "in_unknown",  # a copy in the dashboard has our id too
+    }
+    till.pay()
+    await till.tell()
+    await till.look()
+    assert (await till.invoice()).status == "open"
+    assert (await store.stripe_events.state(till.sql)).waiting == 0
+
+
+async def state(till: Till) -> list[Any]:
+    """All that must not depend on the order, but for what is counted as it goes by."""
+    tables = [
+        "SELECT status, amount_paid FROM invoices",
+        "SELECT status FROM subscriptions",
+        "SELECT owed_since, step FROM dunning WHERE ended_at IS NULL",
+        "SELECT event_id, invoice_id FROM stripe_events WHERE done_at IS NOT NULL ORDER BY 1",
+        "SELECT payments FROM payment_outcomes WHERE outcome = 'failed'",
+    ]
+    return [[tuple(row) for row in await till.sql.fetch(one)] for one in tables]
+
+
+@pytest.mark.parametrize("ends", ["paid", "owed", "void"])
+async def test_every_order_of_five_events_comes_to_the_same(till: Till, ends: str) -> None:
+    for _ in range(4):
+        till.clock.advance(timedelta(seconds=7))
+        till.fail()
+    if ends == "paid":
+        till.pay()
+    elif ends == "void":
+        till.fake.books.void(till.stripe_id, {})
+    else:
+        till.fail()
+    till.months.now = till.clock.now()
+    told = [parse(one.body) for one in till.fake.webhooks.deliveries(Random(0))]
+    events = [one for one in told if one is not None]
+    assert len(events) == 5
+    random = Random(1)
+    found = []
+    for order in permutations(events):
+        undone = till.sql.transaction()
+        await undone.start()
+        await deliver(till, order, random)
+        found.append(await state(till))
+        await undone.rollback()
+    assert len(found) == 120
+    assert [one for one in found if one != found[0]] == []
+    assert len(found[0][3]) == 5
+
+
+async def deliver(till: Till, order: tuple[StripeEvent, ...], random: Random) -> None:
+    """In this order, some again later, and some looked at before the next comes."""
+    work = till.worker(Direct(till.fake))
+    again = [one for one in order if random.randrange(2)]
+    for event in (*order, *again):
+        await store.stripe_events.insert(till.sql, event, till.clock.now())
+        if not random.randrange(3):
+            await work.run_once(till.months.now, till.clock.now())
+    await work.run_once(till.months.now, till.clock.now())
+
+
+async def test_two_ledgers_make_one_effect(till: Till, database_url: str) -> None:
+    other = await db.connect(database_url)
+    try:
+        second = till.worker(Direct(till.fake), other)
+        for _ in range(5):
+            till.fail()
+            await till.tell()
+            at = till.months.now, till.clock.now()
+            await asyncio.gather(till.work.run_once(*at), second.run_once(*at))
+    finally:
+        await other.close()
+    await till.look()
+    assert await store.payments.outcomes(till.sql) == {"failed": 5}
+    assert await till.audit("subscription_past_due") == 1
+    assert await till.audit("payment_owed") == 1
+
+
+class Dies:
+    """Answers, and is dead before anything came of it."""
+
+    def __init__(self, fake: Any) -> None:
+        self._direct = Direct(fake)
+
+    async def invoice(self, ids: Ids) -> StripeObject:
+        await self._direct.invoice(ids)
+        raise RuntimeError("killed")
+
+
+async def test_a_ledger_that_dies_between_question_and_effect_is_followed_by_another(
+    till: Till,
+) -> None:
+    till.pay()
+    await till.tell()
+    with pytest.raises(RuntimeError):
+        await till.worker(Dies(till.fake)).run_once(till.months.now, till.clock.now())
+    await till.look()
+    assert (await till.invoice()).status == "open"  # still claimed
+    till.clock.advance(LEASE)
+    await till.look()
+    assert (await till.invoice()).status == "paid"
+
+
+async def test_an_effect_that_fails_leaves_nothing_of_itself(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("killed")
+
+    till.fail()
+    await till.tell()
+    with monkeypatch.context() as patch:
+        patch.setattr("ledger.payments.settle", fails)
+        with pytest.raises(RuntimeError):
+            await till.work.run_once(till.months.now, till.clock.now())
+    assert (await store.stripe_events.state(till.sql)).waiting == 1
+    assert await till.audit("payment_failed") == 0
+    till.clock.advance(LEASE)
+    await till.look()
+    assert await till.audit("payment_failed") == 1
