@@ -1,4 +1,4 @@
-"""STRIPE_API_KEY and STRIPE_API_BASE."""
+"""STRIPE_API_KEY, STRIPE_API_BASE and STRIPE_WEBHOOK_SECRET."""
 
 from __future__ import annotations
 
@@ -68,3 +68,33 @@ def test_the_key_goes_to_another_server_over_tls_or_on_this_host(base: str, take
 def test_a_base_that_would_give_the_key_away_or_is_none_is_refused(base: str) -> None:
     with pytest.raises(settings.SettingError, match="STRIPE_API_BASE"):
         settings.load({**URLS, "STRIPE_API_BASE": base})
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        (None, []),
+        ("whsec_a1", ["whsec_a1"]),
+        ("whsec_a1,whsec_b2", ["whsec_a1", "whsec_b2"]),
+        (" whsec_a1 , whsec_b2 ", ["whsec_a1", "whsec_b2"]),
+    ],
+)
+def test_one_signing_secret_or_two_are_taken_and_show_nowhere(
+    given: str | None, taken: list[str], tmp_path: Path
+) -> None:
+    found = settings.load({**URLS, "STRIPE_WEBHOOK_SECRET": given or ""})
+    assert [one.reveal() for one in found.stripe_webhook_secrets] == taken
+    assert "whsec_" not in repr(found)
+    path = tmp_path / "secret"
+    path.write_text(f"{given or ''}\n")
+    from_file = settings.load({**URLS, "STRIPE_WEBHOOK_SECRET_FILE": str(path)})
+    assert [one.reveal() for one in from_file.stripe_webhook_secrets] == taken
+
+
+@pytest.mark.parametrize(
+    "given", ["hidden", "whsec_", "whsec_a,", "whsec_a,hidden", "whsec_a,whsec_b,whsec_c", "sk_x"]
+)
+def test_another_signing_secret_is_refused_without_being_told(given: str) -> None:
+    with pytest.raises(settings.SettingError, match="STRIPE_WEBHOOK_SECRET") as refused:
+        settings.load({**URLS, "STRIPE_WEBHOOK_SECRET": given})
+    assert "hidden" not in str(refused.value)
