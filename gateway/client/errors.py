@@ -44,7 +44,7 @@ class Unauthorized(BillingError):
 
 
 class Forbidden(BillingError):
-    """The token's role or organisations, or a paused subscription, do not allow this (403)."""
+    """The token's role or organisations, or a subscription that is paused or unpaid (403)."""
 
 
 class NotFound(BillingError):

@@ -179,7 +179,7 @@ def minor_units(amount: Decimal, currency: str) -> int:
     if currency in _UNKNOWN:
         raise NotSendable(f"{currency} is not sent to Stripe")
     with exact():
-        units = amount.scaleb(_PLACES.get(currency, minor_places(currency)))
+        units = amount.scaleb(_places(currency))
     if units != int(units):
         raise NotSendable(f"Stripe has no such part of a {currency}")
     if minor_places(currency) == 3 and int(units) % 10:
@@ -190,7 +190,7 @@ def minor_units(amount: Decimal, currency: str) -> int:
 def amount_of(units: int, currency: str) -> Decimal:
     """What Stripe counts as so many units: `minor_units` the other way round."""
     with exact():
-        return Decimal(units).scaleb(-_PLACES.get(currency, minor_places(currency)))
+        return Decimal(units).scaleb(-_places(currency))
 
 
 def description(line: BilledLine) -> str:
@@ -204,6 +204,10 @@ def description(line: BilledLine) -> str:
 def unix_seconds(instant: datetime) -> int:
     """As Stripe tells the time; what is within the second is dropped."""
     return (instant - _EPOCH) // _SECOND
+
+
+def _places(currency: str) -> int:
+    return _PLACES.get(currency, minor_places(currency))
 
 
 def _item(line: BilledLine, currency: str) -> Call:

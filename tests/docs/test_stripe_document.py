@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import msgspec
 
 from ledger import stripe_api
-from ledger.domain import stripe_egress, stripe_invoice
+from ledger.domain import stripe_egress, stripe_invoice, stripe_signature
+from ledger.domain.dunning import SCHEDULE
+from ledger.domain.stripe_event import EVENT_TYPES
 from ledger.domain.stripe_invoice import (
     Bill,
     BilledLine,
@@ -71,3 +74,17 @@ def test_the_currencies_that_are_not_sent_are_named() -> None:
 
 def test_there_are_as_many_faults_as_it_says() -> None:
     assert "each of ten faults" in TEXT and len(Fault) == 10
+
+
+def test_the_events_are_those_that_are_kept() -> None:
+    assert tuple(re.findall(r"^\| `(invoice\.\w+)` \|", TEXT, re.M)) == EVENT_TYPES
+
+
+def test_the_words_of_a_refused_signature_are_those_that_there_are() -> None:
+    [listed] = re.findall(r"with one word: (.*?)\.", TEXT, re.DOTALL)
+    assert tuple(re.findall(r"`(\w+)`", listed)) == get_args(stripe_signature.Why)
+
+
+def test_the_steps_of_dunning_are_on_their_days() -> None:
+    told = re.findall(r"^\| (\d+) \| (\w+) \|", TEXT, re.M)
+    assert [(timedelta(days=int(day)), step) for day, step in told] == list(SCHEDULE)

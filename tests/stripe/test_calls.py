@@ -15,6 +15,7 @@ from ledger.domain.stripe_invoice import (
     Call,
     Ids,
     NotSendable,
+    amount_of,
     credit_note_call,
     customer_call,
     invoice_calls,
@@ -164,3 +165,11 @@ def test_what_stripe_keeps_as_failed_is_looked_up_and_then_sent_under_a_key_of_i
     assert attempt.next(clock.now()) == "look_up"
     again = attempt.nothing_found()
     assert (again.number, again.since, again.next(clock.now())) == (1, clock.now(), "send")
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency"),
+    [("499.60", "USD"), ("500", "JPY"), ("500", "ISK"), ("1.230", "KWD"), ("7", "MGA")],
+)
+def test_an_amount_is_read_as_it_was_sent(amount: str, currency: str) -> None:
+    assert amount_of(minor_units(Decimal(amount), currency), currency) == Decimal(amount)

@@ -9,16 +9,19 @@ from itertools import permutations
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
-from ledger import db, store
+from ledger import db, loops, store
 from ledger.domain.stripe_event import StripeEvent, parse
 from ledger.domain.stripe_invoice import Ids
 from ledger.payments import LEASE, POLL
+from ledger.settings import Secret, Settings
 from ledger.stripe_api import StripeObject
 from ledger.wishes import Wish
 from tests.stripe.paid.conftest import Direct, Till
 from tests.stripe_fake.faults import Fault
+from tests.stripe_fake.server import API_KEY, FakeStripe
 
 DAY = timedelta(days=1)
 
@@ -109,6 +112,17 @@ async def test_nothing_told_for_a_day_it_is_looked_at(till: Till) -> None:
     till.clock.advance(POLL)
     await till.look()
     assert (await till.invoice()).status == "paid"
+
+
+async def test_under_a_test_clock_a_failure_is_of_the_services_time(till: Till) -> None:
+    await till.after(days=20)
+    till.fail()
+    await till.tell()
+    await till.look()
+    await till.after(days=6)
+    assert await till.use() == (201, None)
+    await till.after(days=1)
+    assert await till.use() == (403, "past_due")
 
 
 async def test_what_is_overdue_is_owed_though_no_payment_failed(till: Till) -> None:
@@ -253,6 +267,7 @@ async def test_every_order_of_five_events_comes_to_the_same(till: Till, ends: st
     assert len(found) == 120
     assert [one for one in found if one != found[0]] == []
     assert len(found[0][3]) == 5
+    assert found[0][2] == ([(events[0].created_at, "owed")] if ends == "owed" else [])
 
 
 async def deliver(till: Till, order: tuple[StripeEvent, ...], random: Random) -> None:
@@ -306,6 +321,82 @@ async def test_a_ledger_that_dies_between_question_and_effect_is_followed_by_ano
     till.clock.advance(LEASE)
     await till.look()
     assert (await till.invoice()).status == "paid"
+
+
+class Held:
+    """Answers when it is told to."""
+
+    def __init__(self, fake: Any) -> None:
+        self._direct = Direct(fake)
+        self.asked, self.let_go = asyncio.Event(), asyncio.Event()
+
+    async def invoice(self, ids: Ids) -> StripeObject:
+        found = await self._direct.invoice(ids)
+        self.asked.set()
+        await self.let_go.wait()
+        return found
+
+
+async def test_a_ledger_that_hung_and_wakes_up_late_changes_nothing_more(
+    till: Till, database_url: str
+) -> None:
+    till.fail()
+    await till.tell()
+    held = Held(till.fake)
+    other = await db.connect(database_url)
+    try:
+        late = till.worker(held, other)
+        hung = asyncio.ensure_future(late.run_once(till.months.now, till.clock.now()))
+        await held.asked.wait()
+        till.clock.advance(LEASE)
+        till.pay()
+        await till.tell()
+        await till.look()
+        assert (await till.invoice()).status == "paid"
+        held.let_go.set()
+        await hung
+    finally:
+        await other.close()
+    assert ((await till.invoice()).status, await till.status()) == ("paid", "active")
+    assert await store.payments.outcomes(till.sql) == {"failed": 1, "paid": 1}
+
+
+async def test_a_running_ledger_does_it_by_itself_and_stops(
+    till: Till, fake: FakeStripe, settings: Settings
+) -> None:
+    till.pay()
+    await till.tell()
+    stop = asyncio.Event()
+    config = msgspec.structs.replace(
+        settings, stripe_api_key=Secret(API_KEY), stripe_api_base=fake.url
+    )
+    ledger = asyncio.ensure_future(loops.run(config, stop))
+    async with asyncio.timeout(20):
+        while (await till.invoice()).status != "paid":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        stop.set()
+        await ledger
+
+
+async def test_failed_payments_and_what_waits_are_told_to_operators(till: Till) -> None:
+    till.fail()
+    await till.tell()
+    await till.look()
+    till.fail()
+    await till.tell()
+    await till.sql.execute(
+        "UPDATE stripe_events SET received_at = received_at - INTERVAL '901 seconds'"
+    )
+    service = till.months.service
+    async with service.http.get(f"{service.url}/readyz") as answer:
+        ready = await answer.json()
+    assert ready["status"] == "degraded"
+    assert "events of Stripe wait for 15 minutes: 1" in ready["reasons"]
+    async with service.http.get(f"{service.url}/metrics") as answer:
+        told = await answer.text()
+    assert 'billing_payments_total{outcome="failed"} 1.0' in told
+    assert 'billing_invoices_owed{step="owed"} 1.0' in told
+    assert "billing_stripe_events_oldest_seconds 90" in told
 
 
 async def test_an_effect_that_fails_leaves_nothing_of_itself(
