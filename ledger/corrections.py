@@ -105,18 +105,20 @@ class Corrections:
         """Makes a correction, or tells what became of it when it was asked for before. Raises
         `NotPossible`, `KeyReused`, `Refused`, or what Redis and Postgres do: then it may have been
         made, and will be if it was kept."""
-        async with db.transaction():
-            found, is_new = await self._kept(db, original, wanted, now)
-        if found.letter is not None and not found.booked:
-            raise NotPossible(
-                "an operator discarded this correction"
-                if found.letter == "discarded"
-                else "this correction waits for an operator: ./run dead-letters list"
-            )
-        if found.booked:
-            return Corrected(found, await self._booked(db, found))
-        if not is_new:
-            await store.corrections.claim(db, found.usage_id, RESEND_S)
+        while True:
+            async with db.transaction():
+                found, is_new = await self._kept(db, original, wanted, now)
+            if found.letter is not None and not found.booked:
+                raise NotPossible(
+                    "an operator discarded this correction"
+                    if found.letter == "discarded"
+                    else "this correction waits for an operator: ./run dead-letters list"
+                )
+            if found.booked:
+                return Corrected(found, await self._booked(db, found))
+            # What its first sender has withdrawn since must not be sent: nothing would keep it.
+            if is_new or await store.corrections.claim(db, found.usage_id, RESEND_S):
+                break
         answer = await self._send(db, found, original)
         if answer.outcome not in (Outcome.RECORDED, Outcome.REPLAYED):
             withdrawn = await self._withdraw(db, found, original, now)

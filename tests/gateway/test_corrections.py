@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
-from ledger import clock
+from ledger import clock, store
 from ledger.corrections import Corrections, Refused, Wanted
 from ledger.domain.ids import dev_uuid
 from lua import keys
@@ -340,6 +340,25 @@ async def test_what_was_sent_before_is_not_withdrawn(desk: Desk) -> None:
     await desk.resent()
     await desk.service.drained()
     assert await desk.rows() == [10, -4]
+
+
+async def test_what_is_withdrawn_while_it_is_repeated_is_kept_anew(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a record would be of a correction that nobody asked for, and nothing sent it again."""
+    original = await desk.use(10)
+    await desk.correct(original, -4, "key")
+    await desk.service.redis.run("FLUSHALL")
+    claim = store.corrections.claim
+
+    async def overtaken(db: Any, usage_id: UUID, for_s: int) -> bool:
+        await store.corrections.withdraw(db, usage_id)  # by whom Redis refused it
+        return await claim(db, usage_id, for_s)
+
+    monkeypatch.setattr(store.corrections, "claim", overtaken)
+    assert (await desk.correct(original, -4, "key"))[0] == 201
+    assert await desk.sql.fetchval("SELECT COUNT(*) FROM usage_corrections") == 1
+    assert (await desk.correct(original, -7))[0] == 409
 
 
 async def test_a_correction_that_could_not_be_written_counts_until_it_is_discarded(

@@ -22,6 +22,7 @@ RECORD, LOAD, RECOVER = "lua/record.lua", "lua/load.lua", "lua/recover.lua"
 DRAIN = "ledger/drain.py"
 INVOICES = "ledger/sql/invoices.sql"
 PERIODS = "ledger/sql/billing_periods.sql"
+CORRECT, CORRECTIONS = "lua/correct.lua", "ledger/corrections.py"
 LUA, LEDGER = "tests/lua", "tests/ledger"
 CYCLE = "tests/invoices/test_cycle.py"
 STRIPE, CALLS = "ledger/stripe_api.py", "ledger/domain/stripe_invoice.py"
@@ -267,4 +268,23 @@ MUTANTS = [
            "tests/domain/test_entitlement.py"),
     Mutant("forgets how far a migration has come", "ledger/sql/plan_migrations.sql",
            "SET reached = $2, changed", "SET changed", "tests/invoices/test_plan_migrations.py"),
+    # Corrections.
+    Mutant("counts a correction in the quota of another period", CORRECT,
+           "one[STARTS] == period and one", "one", f"{LUA}/test_correct.py"),
+    Mutant("corrects the user only", CORRECT,
+           "if of_pool then redis.call('HSET'", "if false then redis.call('HSET'",
+           f"{LUA}/test_correct.py"),
+    Mutant("forgets that a correction was sent", CORRECT,
+           "store_receipt(today .. shard, usage_id,", "unpack({},",
+           f"{LUA}/test_correct.py"),
+    Mutant("takes back more than is left", CORRECTIONS,
+           "if net < 0:", "if False:", "tests/gateway/test_corrections.py"),
+    Mutant("sends a correction once and never again", CORRECTIONS,
+           "elif await store.corrections.claim(db, usage_id, RESEND_S) and found.letter is None:",
+           "elif False:", f"{LEDGER}/test_correction_crashes.py"),
+    Mutant("keeps nothing of a correction that it sends", CORRECTIONS,
+           "if await store.corrections.insert(db, found, RESEND_S):", "if True:",
+           f"{LEDGER}/test_correction_crashes.py"),
+    Mutant("withdraws a correction that others have sent", "ledger/sql/corrections.sql",
+           "AND attempts = 1 RETURNING", "RETURNING", "tests/gateway/test_corrections.py"),
 ]  # fmt: skip
