@@ -11,8 +11,8 @@ from decimal import Decimal
 
 import msgspec
 
-from gateway.messages import say
 from gateway.operators.session import DONE, WRONG_USAGE, Session, answer, fail, text
+from gateway.wrong_body import say
 from ledger import store
 from ledger.domain.ids import dev_uuid, parse
 from ledger.domain.money import amount_text
