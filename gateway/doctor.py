@@ -132,6 +132,12 @@ async def _together(
         yield Finding(level, f"clocks: Redis and Postgres are {skew // 1000} s apart; check NTP")
     else:
         yield Finding("ok", "clocks: Redis and Postgres agree")
+    if ahead := await store.clock_offset(connection):
+        yield Finding(
+            "warning",
+            f"clocks: POST /test-clock has moved the service's time {ahead // 1000} s ahead; it "
+            "stays so, only another database is at today",
+        )
     async for finding in _partitions(connection, redis):
         yield finding
 
