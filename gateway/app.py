@@ -215,5 +215,5 @@ def _of_aiohttp(error: web.HTTPException) -> Problem:
     if isinstance(error, web.HTTPRequestEntityTooLarge):
         return Problem(Kind.TOO_LARGE, f"a body has at most {MAX_BODY} bytes")
     if error.status == 404:
-        return Problem(Kind.NOT_FOUND, "there is no such path")
+        return Problem(Kind.NOT_FOUND, "there is no such path; /openapi.json lists all")
     return Problem(Kind.INVALID_REQUEST, "the request cannot be understood")

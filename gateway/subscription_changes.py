@@ -192,9 +192,13 @@ async def _done(work: Awaitable[Outcome]) -> Outcome:
     except NoSubscription:
         raise Problem(Kind.NOT_FOUND, "there is no such subscription") from None
     except Exists:
-        raise Problem(Kind.CONFLICT, "there is a live subscription already") from None
+        raise Problem(
+            Kind.CONFLICT, "there is a live subscription already; change that one"
+        ) from None
     except NoPlan:
-        raise Problem(Kind.INVALID_REQUEST, "plan_tier is not in the catalogue") from None
+        raise Problem(
+            Kind.INVALID_REQUEST, "plan_tier is not in the catalogue; GET /plans lists it"
+        ) from None
     except PlanError as error:
         raise Problem(Kind.INVALID_REQUEST, f"with these overrides: {error}") from None
     except KeyReused:
