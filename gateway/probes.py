@@ -188,6 +188,7 @@ class Probes:
             ages = await store.reconcile_ages(self._pool)
             cursors = await store.cursors(self._pool)
             billing = await billing_state.look(self._pool)
+            letters = await store.count_open_dead_letters(self._pool)
         except (*db.UNAVAILABLE, db.PostgresError):
             return None
         findings = {one.invariant: one.findings for one in found}
@@ -195,17 +196,20 @@ class Probes:
             metrics.FINDINGS.labels(invariant).set(findings.get(invariant, 0))
         metrics.RECONCILE_AGE.set(max(ages.values(), default=0))
         metrics.billed(billing)
-        return Ledger(sum(one.standing for one in found), ages, cursors, billing)
+        metrics.DEAD_LETTERS.set(letters)
+        return Ledger(sum(one.standing for one in found), ages, cursors, billing, letters)
 
 
 class Ledger(NamedTuple):
     """How much does not agree and was not repaired, how long ago each partition was last looked at
-    to the end (in seconds), how far each is drained, and how invoicing is going."""
+    to the end (in seconds), how far each is drained, how invoicing is going, and how many entries
+    could not be written."""
 
     found: int
     ages: Mapping[int, int]
     cursors: Sequence[store.Cursor]
     billing: Billing
+    letters: int
 
 
 def _named(partitions: Sequence[int]) -> str:
@@ -221,6 +225,8 @@ def _replid(info: Any) -> str | None:
 def _reasons(ledger: Ledger, floors: Mapping[int, str]) -> Iterator[str]:
     """What the ledger says that needs care."""
     yield from ledger.billing.reasons()
+    if ledger.letters:
+        yield f"dead letters wait: {ledger.letters}; ./run dead-letters list"
     if ledger.found:
         yield f"reconcile found {ledger.found} disagreements: ./run reconcile lists them"
     overdue = [one for one, seconds in ledger.ages.items() if seconds > OVERDUE_S]

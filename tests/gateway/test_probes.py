@@ -249,6 +249,20 @@ async def test_a_partition_that_reconcile_does_not_get_through_is_a_reason_and_a
     assert (await ready(service))[1]["status"] == "ready"
 
 
+async def test_an_open_dead_letter_is_a_reason_and_a_metric(service: Service) -> None:
+    await service.drained()
+    insert = "INSERT INTO dead_letters (partition, stream_id, entry, reason, status) VALUES "
+    await service.sql.execute(insert + "(0, '1-0', '{}', 'x', 'open')")
+    await service.sql.execute(insert + "(0, '2-0', '{}', 'x', 'discarded')")
+    status, said = await ready(service)
+    assert (status, said["status"]) == (200, "degraded")
+    assert said["reasons"] == ["dead letters wait: 1; ./run dead-letters list"]
+    assert await metric(service, "billing_dead_letters") == 1
+    await service.sql.execute("UPDATE dead_letters SET status = 'discarded'")
+    assert (await ready(service))[1]["status"] == "ready"
+    assert await metric(service, "billing_dead_letters") == 0
+
+
 async def test_what_reconcile_found_is_a_reason_and_a_metric(service: Service) -> None:
     await service.drained()
     found = [Finding("I3", "a"), Finding("I3", "b"), Finding("I3", "c", repaired=True)]
