@@ -126,7 +126,7 @@ async def test_clocks_that_are_apart_are_named(
 async def test_a_time_that_was_moved_is_a_warning(service: Service) -> None:
     await store.advance_clock(service.sql, 90_000)
     [line] = (await report(service.settings))["warning"]
-    assert "90 s ahead" in line
+    assert "ahead by 0:01:30;" in line
 
 
 async def test_another_number_of_partitions_is_named(
