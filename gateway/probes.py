@@ -12,7 +12,7 @@ import msgspec
 
 from gateway import metrics
 from gateway.backlog import Backlog
-from ledger import billing_state, db, store
+from ledger import billing_state, clock, db, store
 from ledger.billing_state import Billing
 from ledger.domain.durability import Profile
 from ledger.durability import Watch
@@ -101,14 +101,16 @@ class Probes:
         lag: int | None = None
         in_force = Profile.UNKNOWN
         floors: dict[int, str] = {}
+        undrained: Mapping[int, int] = {}
         try:
             look = await self._watch.look()  # first: it also says so when Redis is away
             floors = await self._floors()  # before the cursors, which run ahead of them
             partitions = await self._partitions_of_redis()
-            lag, in_force = sum(partitions.undrained.values()), look.verdict.in_force
+            undrained = partitions.undrained
+            lag, in_force = sum(undrained.values()), look.verdict.in_force
             metrics.LAG.set(lag)
             reasons += [*partitions.reasons(), *look.verdict.reasons]
-            reasons += self._backlog.reasons(partitions.undrained)
+            reasons += self._backlog.reasons(undrained)
             below = self._must_keep and not any(one and one.kept for one in look.of.values())
             unready = not partitions.usable or look.verdict.stopped or below
         except RedisUnavailable as error:
@@ -119,6 +121,8 @@ class Probes:
             reasons.append("postgres does not answer: only accounts already loaded are served")
         else:
             reasons += _reasons(ledger, floors)
+            cursors = {row.partition: row.last_id for row in ledger.cursors}
+            reasons += self._backlog.stalled(undrained, cursors, clock.monotonic())
         if lag is not None and lag > LAGGING_ENTRIES:
             reasons.append("the ledger is behind")
         return Ready(

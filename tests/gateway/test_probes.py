@@ -9,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 import pytest
 
+from gateway import backlog
 from gateway.dev.servers import Valkey
 from ledger import store
 from ledger.domain.ids import dev_uuid
@@ -71,6 +72,25 @@ async def test_it_says_how_far_the_ledger_is_behind(service: Service) -> None:
     assert (await ready(service))[1]["ledger_lag"] == 3
     await service.drained()
     assert (await ready(service))[1]["ledger_lag"] == 0
+
+
+async def test_a_partition_that_nobody_drains_is_a_reason_however_little_waits(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await service.drained()
+    usage = {"user_id": "ada", "usage_type": "api_calls", "quantity": 1}
+    await service.post("/usage", usage)
+    assert (await ready(service))[1]["status"] == "ready"
+    assert (await ready(service))[1]["status"] == "ready"
+    monkeypatch.setattr(backlog, "STALLED_S", 0)
+    status, said = await ready(service)
+    assert (status, said["status"]) == (200, "degraded")
+    who = keys.Account(dev_uuid("ada"), None).who
+    partition = keys.partition_of(who, service.settings.partitions)
+    assert f"partitions {partition} are not drained at all" in str(said["reasons"])
+    await service.drained()
+    await service.post("/usage", usage)
+    assert (await ready(service))[1]["status"] == "ready"  # it has moved since
 
 
 async def test_it_warns_at_half_of_the_cap_and_says_when_a_partition_takes_no_more(
