@@ -210,10 +210,10 @@ def _problem(problem: Problem, request: web.Request) -> web.Response:
 
 def _of_aiohttp(error: web.HTTPException) -> Problem:
     if isinstance(error, web.HTTPMethodNotAllowed):
-        allowed = {"Allow": ", ".join(sorted(error.allowed_methods))}
-        return Problem(Kind.METHOD_NOT_ALLOWED, "this path has other methods", allowed)
+        allowed = ", ".join(sorted(error.allowed_methods))
+        return Problem(Kind.METHOD_NOT_ALLOWED, f"this path has {allowed}", {"Allow": allowed})
     if isinstance(error, web.HTTPRequestEntityTooLarge):
         return Problem(Kind.TOO_LARGE, f"a body has at most {MAX_BODY} bytes")
     if error.status == 404:
-        return Problem(Kind.NOT_FOUND, "there is no such path")
+        return Problem(Kind.NOT_FOUND, "there is no such path; /openapi.json lists all")
     return Problem(Kind.INVALID_REQUEST, "the request cannot be understood")

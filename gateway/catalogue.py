@@ -17,10 +17,11 @@ from gateway.catalogue_messages import (
     plan_decoder,
     usage_type_decoder,
 )
-from gateway.messages import decode, encoder, say
+from gateway.messages import decode, encoder
 from gateway.problems import Kind, Problem, unavailable
 from gateway.subscription_changes import version_of
 from gateway.usage_types import UsageTypes
+from gateway.wrong_body import say
 from ledger import catalogue, clock, db, store
 from ledger.catalogue import DecimalPlacesChanged, StalePlan
 from ledger.domain.plan import Plan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from typing import Literal
 
 import msgspec
@@ -132,6 +133,12 @@ async def _together(
         yield Finding(level, f"clocks: Redis and Postgres are {skew // 1000} s apart; check NTP")
     else:
         yield Finding("ok", "clocks: Redis and Postgres agree")
+    if ahead := await store.clock_offset(connection):
+        yield Finding(
+            "warning",
+            f"clocks: POST /test-clock has moved the service's time ahead by "
+            f"{timedelta(seconds=ahead // 1000)}; it stays so, only another database is at today",
+        )
     async for finding in _partitions(connection, redis):
         yield finding
 

@@ -24,6 +24,7 @@ class InvoiceQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     organization_id: str | None = None
     user_id: str | None = None
     status: InvoiceStatus | None = None
+    number: str | None = None
     limit: Limit = 50
     starting_after: UUID | None = None
 

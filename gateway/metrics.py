@@ -54,6 +54,11 @@ RECONCILE_AGE = Gauge(
     "Time since the partition that was not compared for longest was",
     multiprocess_mode="mostrecent",
 )
+DEAD_LETTERS = Gauge(
+    "billing_dead_letters",
+    "Entries that could not be written and wait for a person",
+    multiprocess_mode="mostrecent",
+)
 PARKED = Gauge(
     "billing_invoices_parked",
     "Invoices that wait for a person before they are issued",

@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from gateway.accounts import Accounts
 from gateway.auth import Action, Principal
-from gateway.messages import decode, encoder, say
+from gateway.messages import decode, encoder
 from gateway.once import Answer, asked_once, key_reused, replay
 from gateway.problems import Kind, Problem, unavailable
 from gateway.subscription_answers import preview, shown
@@ -25,6 +25,7 @@ from gateway.subscription_messages import (
     create_decoder,
     overrides_decoder,
 )
+from gateway.wrong_body import say
 from ledger import db
 from ledger.domain.overrides import Overrides
 from ledger.domain.period import is_zone
@@ -191,9 +192,13 @@ async def _done(work: Awaitable[Outcome]) -> Outcome:
     except NoSubscription:
         raise Problem(Kind.NOT_FOUND, "there is no such subscription") from None
     except Exists:
-        raise Problem(Kind.CONFLICT, "there is a live subscription already") from None
+        raise Problem(
+            Kind.CONFLICT, "there is a live subscription already; change that one"
+        ) from None
     except NoPlan:
-        raise Problem(Kind.INVALID_REQUEST, "plan_tier is not in the catalogue") from None
+        raise Problem(
+            Kind.INVALID_REQUEST, "plan_tier is not in the catalogue; GET /plans lists it"
+        ) from None
     except PlanError as error:
         raise Problem(Kind.INVALID_REQUEST, f"with these overrides: {error}") from None
     except KeyReused:

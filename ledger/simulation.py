@@ -69,12 +69,16 @@ class Simulation:
         """Usage types that were used and that the plan has no price for."""
 
     async def subscriptions(
-        self, user_id: UUID | None = None, organization_id: UUID | None = None
+        self,
+        user_id: UUID | None = None,
+        organization_id: UUID | None = None,
+        tier: str | None = None,
     ) -> AsyncIterator[Compared]:
-        """Every subscription, or those that a user or an organisation pays for; ended ones too."""
+        """Every subscription, or those that a user or an organisation pays for, ended ones too; or
+        those that a new version of the plan `tier` could reach: live, on no terms of their own."""
         after = _FIRST
         while page := await store.simulation.payers(
-            self._db, after, user_id, organization_id, PAGE
+            self._db, after, user_id, organization_id, tier, PAGE
         ):
             ids = [one.subscription_id for one in page]
             stands = await store.simulation.stands(self._db, ids)

@@ -95,7 +95,8 @@ SELECT * FROM invoices
 WHERE ($1::UUID IS NULL OR organization_id = $1) AND ($2::UUID IS NULL OR user_id = $2)
   AND ($3::TEXT IS NULL OR scope = $3) AND ($4::TEXT IS NULL OR status = $4)
   AND ($5::TIMESTAMPTZ IS NULL OR (created_at, period_end, invoice_id) < ($5, $6, $7::UUID))
-ORDER BY created_at DESC, period_end DESC, invoice_id DESC LIMIT $8;
+  AND ($8::TEXT IS NULL OR number = $8)
+ORDER BY created_at DESC, period_end DESC, invoice_id DESC LIMIT $9;
 
 -- name: line_usage_position
 SELECT recorded_at FROM usage_records WHERE usage_id = $1;
