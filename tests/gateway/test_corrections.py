@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
-from gateway.app import POSTGRES_CONNECTIONS
+from gateway.app import DESK_CONNECTIONS
 from ledger import clock, store, undrained
 from ledger.corrections import Corrections, Refused, Wanted
 from ledger.domain.ids import dev_uuid
@@ -415,8 +415,7 @@ async def test_those_who_ask_for_what_is_not_there_leave_connections_to_others(
 
     monkeypatch.setattr(Scripts, "read", slow)
     asked = [
-        asyncio.ensure_future(desk.correct(str(uuid4()), -1))
-        for _ in range(2 * POSTGRES_CONNECTIONS)
+        asyncio.ensure_future(desk.correct(str(uuid4()), -1)) for _ in range(2 * DESK_CONNECTIONS)
     ]
     try:
         await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED, timeout=5)
