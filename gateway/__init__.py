@@ -15,7 +15,8 @@
 - `test_clock` (by `test_clock_handlers`) moves the time, in tests
 - its way to Redis: `admission`, `lane`, `fair` for what has to wait, and `lookback` after a new
   connection
-- what it says: `messages`, `wrong_body`, `problems`, `limits`, `metrics`, `openapi`
+- what it says: `messages` (`nested` reads plans), `wrong_body`, `problems`, `limits`, `metrics`,
+  `openapi`
 - its processes: `serving` in each, `workers` over several; `children` and `supervise` start and
   keep them
 - the command line: `cli`, and `environment` for what it is told; `operators`, `doctor`, `replay`,

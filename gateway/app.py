@@ -57,7 +57,9 @@ from lua.scripts import Scripts
 
 log = structlog.get_logger()
 
-POSTGRES_CONNECTIONS = 8  # cold loads and lists only
+POSTGRES_CONNECTIONS = 8  # what usage needs of Postgres: cold loads, lost keys
+# Lists and changes: what they wait for must not keep a cold account from being loaded.
+DESK_CONNECTIONS = 4
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -82,6 +84,7 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
     redis = Cluster(settings.redis_url, connect)
     scripts = Scripts(redis)
     pool = db.pool(settings.database_url, POSTGRES_CONNECTIONS)
+    desk = db.pool(settings.database_url, DESK_CONNECTIONS)
     apart: list[Cluster[Multiplexer]] = []
 
     def recorder() -> Recorder:
@@ -129,30 +132,30 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
     backlog = Backlog(settings.undrained_cap)
 
     async def now() -> datetime:
-        return await service_time.now(pool) if settings.test_clock else clock.now()
+        return await service_time.now(desk) if settings.test_clock else clock.now()
 
-    subscriptions = Subscriptions(accounts, pool, settings.default_tier, now)
+    subscriptions = Subscriptions(accounts, desk, settings.default_tier, now)
     handlers = (
         Handlers(
             authenticator,
             usage,
-            UsageLists(accounts, pool),
-            UsageCorrections(Corrections(scripts, settings.undrained_cap), pool, now),
+            UsageLists(accounts, desk),
+            UsageCorrections(Corrections(scripts, settings.undrained_cap), desk, now),
             quotas,
             Probes(redis, pool, settings.partitions, watch, backlog, must_keep=must_keep),
         ),
         ClockHandlers(authenticator, TestClock(settings)),
         CatalogueHandlers(
             authenticator,
-            Catalogue(pool, usage_types, settings.default_tier),
-            PlanMigrations(pool, now),
+            Catalogue(desk, usage_types, settings.default_tier),
+            PlanMigrations(desk, now),
         ),
-        OrganizationHandlers(authenticator, Organizations(accounts, pool, now)),
-        InvoiceHandlers(authenticator, Invoices(accounts, pool, subscriptions, now)),
+        OrganizationHandlers(authenticator, Organizations(accounts, desk, now)),
+        InvoiceHandlers(authenticator, Invoices(accounts, desk, subscriptions, now)),
         SubscriptionHandlers(
             authenticator,
             subscriptions,
-            SubscriptionChanges(accounts, Lifecycle(pool, superseder, settings.invoice_grace), now),
+            SubscriptionChanges(accounts, Lifecycle(desk, superseder, settings.invoice_grace), now),
         ),
     )
     app = web.Application(middlewares=[_answer_problems], client_max_size=MAX_BODY)
@@ -164,6 +167,7 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
 
     async def connections(_: web.Application) -> AsyncIterator[None]:
         await pool
+        await desk
         await redis.look_round()  # before the first calls: a cluster takes others
         watching = asyncio.ensure_future(watch.for_ever())
         looking_back = asyncio.ensure_future(look_back.for_ever())
@@ -172,10 +176,11 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
         looking_back.cancel()
         for servers in (redis, *apart):
             await servers.close()
-        try:
-            await asyncio.wait_for(pool.close(), 2)
-        except TimeoutError:
-            pool.terminate()
+        for connected in (desk, pool):
+            try:
+                await asyncio.wait_for(connected.close(), 2)
+            except TimeoutError:
+                connected.terminate()
 
     app.cleanup_ctx.append(connections)
     return Wired(app, authenticator, usage, quotas)
@@ -186,6 +191,8 @@ async def _answer_problems(request: web.Request, handler: Handler) -> web.Stream
     """Every error leaves as a problem document, and every answer is timed."""
     began = clock.monotonic()
     try:
+        if "\0" in request.path:  # Postgres refuses to look for it
+            raise Problem(Kind.NOT_FOUND, "there is no such path")
         response = await handler(request)
     except Problem as problem:
         response = _problem(problem, request)

@@ -11,12 +11,10 @@ import msgspec
 from gateway.messages import PeriodAnswer, Request, Response
 from gateway.subscription_messages import Amount, LineAnswer
 from ledger.domain.plan import DecimalText
+from ledger.domain.text import Text
 from ledger.store.invoices import InvoiceStatus
 
-Reason = Annotated[
-    str,
-    msgspec.Meta(min_length=1, max_length=200, description="For the audit trail; name no patient"),
-]
+Reason = Annotated[Text, msgspec.Meta(description="For the audit trail; name no patient")]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 
 

@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 from gateway.accounts import Accounts
 from gateway.auth import Action, Principal
 from gateway.messages import decode, encoder
+from gateway.nested import decode_nested
 from gateway.once import Answer, asked_once, key_reused, replay
 from gateway.problems import Kind, Problem, unavailable
 from gateway.subscription_answers import preview, shown
@@ -25,7 +26,6 @@ from gateway.subscription_messages import (
     create_decoder,
     overrides_decoder,
 )
-from gateway.wrong_body import say
 from ledger import db
 from ledger.domain.overrides import Overrides
 from ledger.domain.period import is_zone
@@ -152,16 +152,10 @@ def _wish(verb: Verb, body: bytes) -> tuple[Wish, bool]:
 
 
 def _overrides(raw: msgspec.Raw | UnsetType) -> Overrides | None:
-    """Kept raw until here: a body with objects within is not looked through for double keys."""
+    """Kept raw until here, because of the objects within."""
     if raw is UNSET:
         return None
-    try:
-        return overrides_decoder.decode(raw)
-    except msgspec.ValidationError as error:
-        said = say(str(error), Overrides, "overrides")
-        raise Problem(Kind.INVALID_REQUEST, said) from None
-    except RecursionError:
-        raise Problem(Kind.INVALID_REQUEST, "overrides are nested too deeply") from None
+    return decode_nested(overrides_decoder, bytes(raw), Overrides, "overrides")
 
 
 def given(value: T | UnsetType | None) -> T | None:

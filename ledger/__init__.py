@@ -8,7 +8,8 @@ may be believed, and `ledger.durability` what it keeps on disk.
 `ledger.subscriptions` changes a subscription as `ledger.wishes` says; `ledger.supersede` has the
 change reach every quota, and `ledger.reload` a new version of the default tier;
 `ledger.plan_migrations` changes all subscriptions of a plan. `ledger.corrections` adds to a record,
-or takes some of it back. `ledger.once` keeps what a retry is answered.
+or takes some of it back (`ledger.undrained` finds one that is no row yet). `ledger.once` keeps what
+a retry is answered.
 `ledger.cycle` ends periods (`ledger.rollover`; `ledger.grants` is what is left over for the next)
 and writes invoices (`ledger.invoicing`); `ledger.billing_state` is how that goes,
 `ledger.simulation` tries a plan on past usage. `ledger.invoice_actions` is what finance decides

@@ -43,14 +43,15 @@ async def ask(pool: Pool, asked: Asked, *, actor: str, now: datetime) -> Progres
                 db, asked.plan_tier, version
             ):
                 raise NoPlan
-        migration_id = await store.plan_migrations.insert(db, asked, actor, now)
-        if migration_id is None:
-            migration_id = await store.plan_migrations.running(db, asked)
-        elif not asked.preview:
-            await store.insert_audit_event(
-                db, "plan_migration_asked", actor, _details(migration_id, asked), now
-            )
-        assert migration_id is not None, "the one in the way is running"
+        migration_id = None
+        while migration_id is None:  # the one in the way may be done by the time it is looked for
+            migration_id = await store.plan_migrations.insert(db, asked, actor, now)
+            if migration_id is None:
+                migration_id = await store.plan_migrations.running(db, asked)
+            elif not asked.preview:
+                await store.insert_audit_event(
+                    db, "plan_migration_asked", actor, _details(migration_id, asked), now
+                )
         found = await store.plan_migrations.progress(db, asked.plan_tier, migration_id)
         assert found is not None
         return found

@@ -24,7 +24,7 @@ from ledger.domain.overrides import Overrides
 from ledger.domain.plan import Scope
 from ledger.domain.proration import base_fee
 from ledger.domain.subscription import Changed
-from ledger.once import Once, claim, keep
+from ledger.once import Once, Replayed, claim, keep
 from ledger.organizations import timezone_of
 from ledger.rollover import begin, end, roll
 from ledger.store.subscriptions import Subscription
@@ -134,6 +134,10 @@ class Subscriptions:
                     await keep(db, once, outcome)
             except UniqueViolation:
                 raise Exists from None
+            except Replayed:
+                # Who made it may have died before the quotas were told.
+                await self._superseder.run_once(db)
+                raise
             await self._reach_quotas(db, owed)
         return outcome
 

@@ -10,11 +10,13 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
-from ledger import clock, store
+from gateway.app import DESK_CONNECTIONS
+from ledger import clock, store, undrained
 from ledger.corrections import Corrections, Refused, Wanted
 from ledger.domain.ids import dev_uuid
 from lua import keys
 from lua.keys import Account, partition_of
+from lua.scripts import Scripts
 from tests.conftest import Service
 from tests.flow.invariants import check
 from tests.ledger.letters import REFUSED, accept, decider, refuse
@@ -331,7 +333,8 @@ async def test_what_was_sent_before_is_not_withdrawn(desk: Desk) -> None:
     await desk.correct(original, -4, "key")
     await desk.service.redis.run("FLUSHALL")
     full = Corrections(desk.service.scripts, 0)  # a stream that takes no entry
-    found = await full.original(desk.sql, UUID(original))
+    found = await store.corrections.original(desk.sql, UUID(original))
+    assert found is not None
     with pytest.raises(Refused) as refused:
         wanted = Wanted(-4, "counted twice", "key", "finance")
         await full.correct(desk.sql, found, wanted, clock.now())
@@ -413,3 +416,42 @@ async def test_a_restored_database_knows_a_correction_by_its_row(desk: Desk) -> 
 def quota_key() -> str:
     who = Account(dev_uuid(USER)).who
     return keys.quota(partition_of(who, 4), who)
+
+
+async def test_those_who_ask_for_what_is_not_there_leave_connections_to_others(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would read all that is not drained, and each held a connection while it did."""
+    monkeypatch.setattr(undrained, "TURN_S", 0.2)
+    read, looks, seen = Scripts.read, 0, asyncio.Event()
+
+    async def slow(scripts: Scripts, partition: int, *, after: str, count: int) -> Any:
+        nonlocal looks
+        if count == undrained.PAGE:
+            looks += 1
+            await seen.wait()
+        return await read(scripts, partition, after=after, count=count)
+
+    monkeypatch.setattr(Scripts, "read", slow)
+    asked = [
+        asyncio.ensure_future(desk.correct(str(uuid4()), -1)) for _ in range(2 * DESK_CONNECTIONS)
+    ]
+    try:
+        await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+        status, said, _ = await desk.service.post(
+            "/usage", {"user_id": "cold", "usage_type": "api_calls", "quantity": 1}
+        )
+    finally:
+        at_once = looks
+        seen.set()
+    assert (status, at_once) == (201, 1), said
+    answers = [await one for one in asked]
+    assert {status for status, _, _ in answers} == {404, 409}
+    assert all(headers["Retry-After"] == "1" for status, _, headers in answers if status == 409)
+
+
+async def test_a_look_for_usage_vouches_for_a_server_that_restarted(desk: Desk) -> None:
+    original = await desk.use(10)
+    await desk.service.redis.run("FLUSHALL")
+    assert (await desk.correct(str(uuid4()), -1))[0] == 404
+    assert (await desk.correct(original, -4))[0] == 201

@@ -27,7 +27,8 @@ PER_DAY = CENT_EACH | {"unit_amount": "1.00", "units": {"policy": "cms_8_minute"
 
 async def correct(months: Months, usage_id: UUID, units: int) -> Corrected:
     corrections = Corrections(months.service.scripts, 1000)
-    original = await corrections.original(months.sql, usage_id)
+    original = await store.corrections.original(months.sql, usage_id)
+    assert original is not None
     wanted = Wanted(units, "test", str(uuid4()), "finance")
     return await corrections.correct(months.sql, original, wanted, months.now)
 

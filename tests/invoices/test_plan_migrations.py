@@ -11,6 +11,7 @@ from ledger import db, loops
 from ledger.catalogue import own_version
 from ledger.domain.overrides import Overrides
 from ledger.plan_migrations import PlanMigrations
+from ledger.store import plan_migrations
 from ledger.store.catalogue import plan
 from ledger.supersede import Superseder
 from ledger.wishes import Wish
@@ -314,3 +315,21 @@ async def test_only_finance_and_admins_may_and_what_is_not_there_is_not_found(
         "/plans/pro/migrations/nonsense",
     ):
         assert (await pro.service.get(path, headers=finance))[0] == 404
+
+
+async def test_asked_for_again_when_it_is_just_done_it_is_a_new_one(
+    pro: Months, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Done after it was in the way of another, and before that one looked which it is."""
+    first = await ask(pro.service)
+    insert = plan_migrations.insert
+
+    async def then_done(*said: Any) -> Any:
+        made = await insert(*said)
+        await work(pro)
+        return made
+
+    monkeypatch.setattr(plan_migrations, "insert", then_done)
+    again = await ask(pro.service)
+    assert again["migration_id"] != first["migration_id"]
+    assert (await told(pro.service, first))["status"] == "done"
