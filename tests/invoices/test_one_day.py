@@ -99,6 +99,19 @@ async def test_what_cancels_itself_out_in_the_second_is_on_a_line_all_the_same(
     assert await found(months) == []
 
 
+async def test_one_that_ends_and_begins_again_at_one_instant_is_billed(months: Months) -> None:
+    await begin(months)
+    for _ in range(3):
+        await months.act("ada", Wish("cancel", when="now"))
+        await months.act("ada", Wish("reactivate"))
+    await months.end_of_period("ada")
+    # Four beginnings, and what comes after the first of them that ends by itself.
+    assert [await months.lines(one) for one in await months.invoices()] == 5 * [
+        [("base_fee", "49.00")]
+    ]
+    assert await found(months) == []
+
+
 async def test_what_was_used_before_it_began_again_and_is_told_of_afterwards_is_on_a_line(
     months: Months,
 ) -> None:
