@@ -115,8 +115,10 @@ class Corrections:
             )
         if found.booked:
             return Corrected(found, await self._booked(db, found))
-        if not is_new:
-            await store.corrections.claim(db, found.usage_id, RESEND_S)
+        if not is_new and not await store.corrections.claim(db, found.usage_id, RESEND_S):
+            # Withdrawn just now by who sent it first, or done. Sent all the same, it would be a
+            # record that nobody asked for.
+            return await self.correct(db, original, wanted, now)
         answer = await self._send(db, found, original)
         if answer.outcome not in (Outcome.RECORDED, Outcome.REPLAYED):
             withdrawn = await self._withdraw(db, found, original, now)
