@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ledger import store
+from ledger import db, store
 from ledger.domain.ids import dev_uuid
 from ledger.reconcile.rows import check as check_rows
 from ledger.wishes import Wish
@@ -248,3 +248,19 @@ async def test_a_change_and_its_periods_end_are_noted_once(rolling: Months) -> N
     assert not await rolling.cycle.run_once(rolling.now + GRACE)
     again = await store.subscriptions.newest(rolling.sql, "user", dev_uuid("ada"), None)
     assert again == stored
+
+
+async def test_a_quota_that_is_granted_something_does_not_wait_for_who_holds_the_subscription(
+    rolling: Months, database_url: str
+) -> None:
+    """An invoice that is being made, or a change."""
+    made = await rolling.create("ada", "rolling")
+    await rolling.end_of_period("ada")
+    other = await db.connect(database_url)
+    try:
+        async with other.transaction():
+            one = made.subscription.subscription_id
+            assert await store.subscriptions.hold_by_id(other, one) is not None
+            assert await quota(rolling, "ada") == (130, 30, 0)
+    finally:
+        await other.close()
