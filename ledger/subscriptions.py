@@ -184,6 +184,7 @@ async def carry_out(
 ) -> tuple[Outcome, list[int]]:
     """The subscription after what is wished, and all that is then owed to Redis. Within the
     caller's transaction; raises what `Subscriptions.act` does."""
+    await store.subscriptions.wait_at(db, address.scope, address.user_id, address.organization_id)
     found = await _held(db, address)
     if if_version not in (None, found.version):
         raise Stale

@@ -74,3 +74,10 @@ SELECT created_at FROM subscriptions WHERE subscription_id = $1;
 
 -- name: wait_for_subscription
 SELECT FROM subscriptions WHERE subscription_id = $1 FOR NO KEY UPDATE;
+
+-- name: wait_for_subscriptions
+-- In one order. Whoever waits in the query that joins the plan finds none where the plan has changed
+-- meanwhile: the row is read anew then, and what it is joined with is not.
+SELECT FROM subscriptions s
+WHERE s.scope = $1 AND CASE WHEN $1 = 'user' THEN s.user_id = $2 ELSE s.organization_id = $3 END
+ORDER BY s.subscription_id FOR NO KEY UPDATE;
