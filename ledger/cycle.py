@@ -96,6 +96,7 @@ class Cycle:
         owed = await reload_quotas(self._db, period_id, subscription_id)
         if owed is None:
             return False
+        await store.billing_state.mended(self._db, subscription_id)
         await self._superseder.reach(self._db, owed)
         return True
 
