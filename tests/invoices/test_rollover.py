@@ -12,6 +12,7 @@ import pytest
 from ledger import cycle, db, store
 from ledger.domain.ids import dev_uuid
 from ledger.reconcile.rows import check as check_rows
+from ledger.rollover import reload_quotas
 from ledger.wishes import Wish
 from tests.invoices.conftest import GRACE, TYPE, Months
 from tests.ledger.plans import add_plan, allows
@@ -274,7 +275,7 @@ async def test_one_that_cannot_be_rolled_over_holds_up_nobody_and_is_told_of_unt
     made = await rolling.create("ada", "rolling")
     await rolling.advance(rolling.now + SECOND)
     await rolling.create("ben", "rolling")
-    broken, reload_quotas = made.subscription.subscription_id, cycle.reload_quotas
+    broken = made.subscription.subscription_id
 
     async def fails(db: Any, period_id: UUID, subscription_id: UUID) -> int | None:
         if subscription_id == broken:
