@@ -61,6 +61,9 @@ UNAVAILABLE = (
 """What a call raises when Postgres is down, starting, stopping, frozen, full or contended: trying
 again is the answer."""
 
+TOO_LONG = (TimeoutError, asyncpg.QueryCanceledError)
+"""Of these, what one statement raises when it does not end in time; the connection goes on."""
+
 
 def misconfigured(error: BaseException) -> str | None:
     """What is wrong with DATABASE_URL when that is why Postgres lets nobody in; else None."""

@@ -118,7 +118,7 @@ class Invoicing:
             quantity = await self._billable(one, terms)
             billed.append((one, quantity))
             before_this = one.billed or Decimal(0)
-            if self._is_its_own(one) and quantity >= before_this:
+            if self._is_its_own(one, quantity):
                 used[version][one.usage_type] = quantity - before_this
             else:
                 late.append(Late(terms, one.usage_type, before_this, quantity))
@@ -163,12 +163,15 @@ class Invoicing:
         payer = store.invoices.payer_of(self._stored)
         return await by_record(self._db, payer, [one], policy, terms.period, self._stored.timezone)
 
-    def _is_its_own(self, one: ToBill) -> bool:
+    def _is_its_own(self, one: ToBill, quantity: Decimal) -> bool:
         """Whether it is usage of the period that is invoiced, not what came late for it. What the
-        first of two periods of a day was not billed for is the second's."""
+        first of two periods of a day was not billed for is the second's. (Where records cancel each
+        other out that is nothing, and only an adjustment has a line over nothing.)"""
         if one.billing_period != self._billing_period:
             return False
-        return one.billed is None or self._began_again(one.billing_period) is not None
+        if one.billed is None:
+            return True
+        return quantity > one.billed and self._began_again(one.billing_period) is not None
 
     def _in_force(self, period: Period) -> dict[PlanVersion, tuple[Span, ...]]:
         """Up to where the period ended: one that was cut short may have begun again since, on its
@@ -192,10 +195,17 @@ class Invoicing:
         return stand_at(self._stands, last - timedelta(microseconds=1))
 
     async def _period(self, billing_period: date) -> Period:
-        stand = self._stand(billing_period)
-        plan = await self._plan((stand.plan_tier, stand.plan_version))
-        start = midnight(billing_period, zone(stand.timezone))
-        return period_at(start, stand.anchor, plan.interval, stand.timezone)
+        """The one that begins on that day as the subscription stood then, or later: what is told
+        of late is in the periods of when it is told, which may begin on other days than before."""
+        then = self._stand(billing_period)
+        found = []
+        for stand in (then, *(one for one in self._stands if one.since > then.since)):
+            plan = await self._plan((stand.plan_tier, stand.plan_version))
+            start = midnight(billing_period, zone(stand.timezone))
+            found.append(period_at(start, stand.anchor, plan.interval, stand.timezone))
+            if found[-1].billing_date == billing_period:
+                return found[-1]
+        return found[0]
 
     async def _plan(self, version: PlanVersion) -> Plan:
         if version not in self._plans:

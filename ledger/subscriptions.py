@@ -188,11 +188,14 @@ async def carry_out(
 ) -> tuple[Outcome, list[int]]:
     """The subscription after what is wished, and all that is then owed to Redis. Within the
     caller's transaction; raises what `Subscriptions.act` does."""
+    await store.subscriptions.wait_at(db, address.scope, address.user_id, address.organization_id)
     found = await _held(db, address)
     if if_version not in (None, found.version):
         raise Stale
-    # A ledger may have ended the period while this waited for the row.
-    now = max(now, found.updated_at)
+    # A ledger may have ended the period while this waited for the row. And what begins again does
+    # so after its end: beginnings and ends of one day are told apart by their instants.
+    apart = timedelta(microseconds=1 if wish.verb == "reactivate" else 0)
+    now = max(now, found.updated_at + apart)
     owed = await roll(db, found, now, grace)
     found = await _held(db, address)
     plan, changed = await granted(db, found, wish, actor, now)

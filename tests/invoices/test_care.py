@@ -137,6 +137,30 @@ async def test_more_that_fail_than_a_look_takes_hold_up_nobody(
     assert "cannot be billed" not in (await ready(months.service))[2]
 
 
+async def test_one_that_takes_too_long_holds_up_nobody(months: Months) -> None:
+    await months.plan("pro", "49.00", CENT_EACH)
+    ada, ben = [(await months.create(user, "pro")).subscription for user in ("ada", "ben")]
+    await months.sql.execute(
+        "CREATE FUNCTION hang() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN"
+        f" IF NEW.subscription_id = '{ada.subscription_id}' THEN PERFORM pg_sleep(60); END IF;"
+        " RETURN NEW; END $$;"
+        "CREATE TRIGGER hang BEFORE INSERT ON invoices FOR EACH ROW EXECUTE FUNCTION hang();"
+        "SET statement_timeout = 1000"
+    )
+    assert ada.period_end is not None
+    await months.advance(ada.period_end + GRACE)
+    issued = [one.subscription_id for one in await months.invoices()]
+    assert (issued.count(ada.subscription_id), issued.count(ben.subscription_id)) == (1, 2)
+    failures = await store.billing_state.failures(months.sql)
+    assert (failures.subscriptions, failures.reasons) == (1, ["QueryCanceledError"])
+    await months.sql.execute(
+        "DROP FUNCTION hang CASCADE; SET statement_timeout = 10000;"
+        "UPDATE billing_failures SET retry_at = NOW()"
+    )
+    await months.settle()
+    assert len(await months.invoices()) == 4
+
+
 async def test_each_failure_doubles_the_time_until_the_next_attempt(months: Months) -> None:
     await months.plan("pro", "49.00")
     made = (await months.create("ada", "pro")).subscription.subscription_id

@@ -9,10 +9,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from ledger import store
-from ledger.corrections import Corrected, Corrections, Wanted
+from ledger.corrections import Corrected, Corrections, NotPossible, Wanted
 from ledger.dead_letters import DeadLetters
 from ledger.rollover import LATEST
 from ledger.wishes import Wish
+from lua.connection import RedisUnavailable
 from tests.invoices.conftest import TYPE, Months
 from tests.invoices.test_cycle import CENT_EACH
 from tests.invoices.test_records import TENS, behind
@@ -192,3 +193,36 @@ async def test_a_last_invoice_that_is_still_to_come_takes_it(months: Months) -> 
     )
     await months.advance(months.now + LATEST)
     assert ("adjustment", "-0.13") in await newest(months)
+
+
+class Away:
+    """A Redis that is not there."""
+
+    async def correct(self, *_: Any, **__: Any) -> None:
+        raise RedisUnavailable("away", outcome_unknown=False)
+
+
+async def test_one_that_was_withdrawn_while_it_was_asked_for_again_is_asked_for_anew(
+    months: Months, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage_id = await months.use("ada", 150)
+    await months.service.drained()
+    first, second = Corrections(Away(), 1000), Corrections(months.service.scripts, 1000)  # type: ignore[arg-type]
+    original = await first.original(months.sql, usage_id)
+    wanted = Wanted(-150, "test", "key", "finance")
+    with pytest.raises(RedisUnavailable):
+        await first.correct(months.sql, original, wanted, months.now)
+    claim = store.corrections.claim
+
+    async def late(db: Any, one: UUID, for_s: int) -> bool:
+        await store.corrections.withdraw(db, one)  # Redis refused the first just now
+        return await claim(db, one, for_s)
+
+    monkeypatch.setattr(store.corrections, "claim", late)
+    done = await second.correct(months.sql, original, wanted, months.now)
+    kept = await store.corrections.find(months.sql, done.correction.usage_id)
+    assert kept is not None
+    # What is left is known before it is drained: nothing can be taken back twice.
+    with pytest.raises(NotPossible):
+        more = Wanted(-1, "test", "other", "finance")
+        await second.correct(months.sql, original, more, months.now)

@@ -44,7 +44,7 @@ def asks(original: UUID, key: str) -> Work:
     """What the gateway does of one request."""
 
     async def work(corrections: Corrections, connection: db.Connection) -> None:
-        found = await corrections.original(connection, original)
+        found = await corrections.original(cast(Any, connection), original)
         await corrections.correct(connection, found, Wanted(-1, REASON, key, ACTOR), clock.now())
 
     return work
