@@ -214,7 +214,7 @@ async def test_years_end_in_steps_with_the_same_invoices(
     await months.plan("pro", "49.00", CENT_EACH)
     await months.create("ada", "pro")
     await months.use("ada", 150)
-    await months.advance(months.now + timedelta(days=365 * 3 + 1))
+    await months.advance(months.now + timedelta(days=365 * 3 + 2))  # with a leap day and the grace
     assert steps == ([12, 12, 12] if most == 12 else [36])
     invoices = await months.invoices()
     assert [one.period_start for one in invoices[2:]] == [one.period_end for one in invoices[1:-1]]
