@@ -25,8 +25,8 @@ from ledger.db import Executor
 from ledger.domain.control import Control, Kind, encode_control
 from ledger.domain.plan import Scope
 from ledger.domain.usage import ms_of
-from ledger.entitlements import NoDefaultTier
 from ledger.recovery import Superseded, recover
+from ledger.snapshot import NoDefaultTier
 from lua import keys
 from lua.connection import RedisUnavailable
 from lua.scripts import Scripts
