@@ -75,7 +75,7 @@ async def agreed(
     return await own_version(db, subscription_id, public, overrides, actor=actor, now=now)
 
 
-async def granted(
+async def decided(
     db: Executor, found: Subscription, wish: Wish, actor: str, now: datetime
 ) -> tuple[Plan, Changed]:
     """What the rules make of a wish, and the plan whose currency its lines have."""
