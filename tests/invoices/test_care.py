@@ -51,8 +51,7 @@ async def test_what_was_issued_is_counted_by_currency_and_never_falls(months: Mo
     )
     await ready(months.service)
     assert await metric(months.service, 'billing_revenue_total{currency="USD"}') == 99.5
-    [(total, invoices)] = await months.sql.fetch("SELECT total, invoices FROM issued_totals")
-    assert (str(total), invoices) == ("99.500000", 2)
+    assert str(await months.sql.fetchval("SELECT total FROM issued_totals")) == "99.500000"
 
 
 async def test_a_parked_invoice_is_told_of_until_it_is_decided(months: Months) -> None:
