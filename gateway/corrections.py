@@ -93,16 +93,12 @@ class UsageCorrections:
         kept = False  # perhaps
         try:
             async with self._pool.acquire() as connection:
-                original = await self._corrections.original(connection, usage_id)  # type: ignore[arg-type]
+                original = await self._corrections.original(connection, usage_id)
                 units = _units(asked, original)
                 wanted = Wanted(units, asked.reason, key, principal.subject)
                 kept = True
-                done = await self._corrections.correct(
-                    connection,  # type: ignore[arg-type]
-                    original,
-                    wanted,
-                    await self._now(),
-                )
+                now = await self._now()
+                done = await self._corrections.correct(connection, original, wanted, now)
         except NoUsage:
             raise _unknown() from None
         except NotDrained as error:

@@ -84,7 +84,7 @@ class Loader:
 
     async def _recover(self, partition: int, acked: str) -> None:
         async with self._pool.acquire() as connection:
-            await recover(connection, self._scripts, partition, acked)  # type: ignore[arg-type]
+            await recover(connection, self._scripts, partition, acked)
 
     async def _load(self, partition: int, subject: bytes, now_ms: int) -> None:
         tail = False  # usually short enough for the script to add it all by itself

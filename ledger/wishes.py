@@ -1,4 +1,5 @@
-"""What the rules make of a wish for a subscription: pure but for the plans that it looks up."""
+"""What the rules make of a wish for a subscription: pure but for plans. It looks them up, and where
+terms are agreed with one customer makes that customer's version of one."""
 
 from __future__ import annotations
 
