@@ -97,12 +97,7 @@ class UsageCorrections:
             now = await self._now()
             async with self._pool.acquire() as connection:
                 kept = True
-                done = await self._corrections.correct(
-                    connection,  # type: ignore[arg-type]
-                    original,
-                    wanted,
-                    now,
-                )
+                done = await self._corrections.correct(connection, original, wanted, now)
         except NoUsage:
             raise _unknown() from None
         except NotDrained as error:

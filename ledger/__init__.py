@@ -2,8 +2,9 @@
 
 Way of one entry: `ledger.drain` reads a partition of the Redis stream and writes one
 transaction (`ledger.booking`: usage rows, totals, seal; and the cursor); `ledger.entitlements`
-builds the quota that Redis enforces from the same tables; `ledger.recovery` decides whether Redis
-may be believed, and `ledger.durability` what it keeps on disk.
+builds the quota that Redis enforces from the same tables, each by a `ledger.snapshot`;
+`ledger.recovery` decides whether Redis may be believed, and `ledger.durability` what it keeps on
+disk.
 
 `ledger.subscriptions` changes a subscription as `ledger.wishes` says; `ledger.supersede` has the
 change reach every quota, and `ledger.reload` a new version of the default tier;

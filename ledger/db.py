@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 if TYPE_CHECKING:  # generic in the stubs only
-    Connection = asyncpg.Connection[Any]
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = asyncpg.Connection[Any] | PoolConnectionProxy[Any]  # one's own, or of a pool
     Pool = asyncpg.Pool[Any]
 else:
     Connection, Pool = asyncpg.Connection, asyncpg.Pool
-# What a query function needs; a pooled connection is not a Connection to the type checker.
+# What a query function needs: a connection, or a pool.
 Executor = Any
 
 COMMAND_TIMEOUT_S = 10  # a frozen Postgres must not hold a request for ever

@@ -11,7 +11,7 @@ import msgspec
 
 from ledger import store
 from ledger.db import Executor
-from ledger.domain.in_force import PlanVersion, Stand, in_force, stand_at
+from ledger.domain.in_force import PlanVersion, Stand, in_force, stand_of
 from ledger.domain.invoice import Draft, Late, PlanInForce, Used, draft
 from ledger.domain.line import Line
 from ledger.domain.period import Period, Span, midnight, period_at, zone
@@ -191,8 +191,7 @@ class Invoicing:
         return earlier[-1] if earlier else None
 
     def _stand(self, billing_period: date) -> Stand:
-        last = midnight(billing_period + timedelta(days=1), zone(self._stored.timezone))
-        return stand_at(self._stands, last - timedelta(microseconds=1))
+        return stand_of(self._stands, billing_period, self._stored.timezone)
 
     async def _period(self, billing_period: date) -> Period:
         """The one that begins on that day as the subscription stood then, or later: what is told

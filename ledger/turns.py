@@ -30,6 +30,6 @@ class Turns:
             await self._free.acquire()
         try:
             async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
-                yield connection  # type: ignore[misc]
+                yield connection
         finally:
             self._free.release()

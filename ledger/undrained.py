@@ -63,5 +63,5 @@ class Undrained:
             return await self._scripts.read(partition, after=after, count=PAGE)
         except Fenced:
             async with pool.acquire() as db:
-                await recover(db, self._scripts, partition)  # type: ignore[arg-type]
+                await recover(db, self._scripts, partition)
             return await self._scripts.read(partition, after=after, count=PAGE)

@@ -36,8 +36,8 @@ SELECT line FROM pending_lines WHERE subscription_id = $1 ORDER BY line_id;
 -- name: next_invoice_number
 -- What is issued is summed where it gets its number: exact, and no scrape ever reads all invoices.
 WITH summed AS (
-    INSERT INTO issued_totals AS t VALUES ($1, $2, 1) ON CONFLICT (currency) DO UPDATE
-    SET total = t.total + EXCLUDED.total, invoices = t.invoices + 1)
+    INSERT INTO issued_totals AS t VALUES ($1, $2) ON CONFLICT (currency) DO UPDATE
+    SET total = t.total + EXCLUDED.total)
 UPDATE invoice_numbers SET last = last + 1 RETURNING last;
 
 -- name: insert_invoice

@@ -51,8 +51,7 @@ async def test_what_was_issued_is_counted_by_currency_and_never_falls(months: Mo
     )
     await ready(months.service)
     assert await metric(months.service, 'billing_revenue_total{currency="USD"}') == 99.5
-    [(total, invoices)] = await months.sql.fetch("SELECT total, invoices FROM issued_totals")
-    assert (str(total), invoices) == ("99.500000", 2)
+    assert str(await months.sql.fetchval("SELECT total FROM issued_totals")) == "99.500000"
 
 
 async def test_a_parked_invoice_is_told_of_until_it_is_decided(months: Months) -> None:
@@ -238,7 +237,7 @@ async def test_years_end_in_steps_with_the_same_invoices(
     await months.plan("pro", "49.00", CENT_EACH)
     await months.create("ada", "pro")
     await months.use("ada", 150)
-    await months.advance(months.now + timedelta(days=365 * 3 + 2))
+    await months.advance(months.now + timedelta(days=365 * 3 + 2))  # with a leap day and the grace
     assert steps == ([12, 12, 12] if most == 12 else [36])
     invoices = await months.invoices()
     assert [one.period_start for one in invoices[2:]] == [one.period_end for one in invoices[1:-1]]

@@ -208,7 +208,8 @@ async def test_one_that_was_withdrawn_while_it_was_asked_for_again_is_asked_for_
     usage_id = await months.use("ada", 150)
     await months.service.drained()
     first, second = Corrections(Away(), 1000), Corrections(months.service.scripts, 1000)  # type: ignore[arg-type]
-    original = await first.original(months.sql, usage_id)
+    original = await store.corrections.original(months.sql, usage_id)
+    assert original is not None
     wanted = Wanted(-150, "test", "key", "finance")
     with pytest.raises(RedisUnavailable):
         await first.correct(months.sql, original, wanted, months.now)
