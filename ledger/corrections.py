@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from ledger import store
-from ledger.db import Connection, Pool
+from ledger.db import UNAVAILABLE, Connection, Pool
 from ledger.domain.ids import correction_id_for_key
 from ledger.domain.quantity import MAX_UNITS, number_of
 from ledger.domain.usage import Payload, Terms, encode_payload, encode_terms, fingerprint, ms_of
@@ -36,6 +36,7 @@ from lua.types import Answer, Fenced, Outcome
 log = structlog.get_logger()
 
 BATCH = 100
+FAILED_S = 60  # until one that cannot be finished is tried again
 RESEND_S = 10  # longer than an entry takes to be drained when nothing is wrong
 
 
@@ -130,6 +131,13 @@ class Corrections:
                 await self._finish(db, usage_id, now)
             except (RedisUnavailable, Superseded, Fenced) as error:
                 log.warning("correction_waiting", reason=type(error).__name__)
+            except UNAVAILABLE:
+                raise
+            except Exception as error:
+                # It must not hold up all others. Never the error's own text: it may quote a row.
+                reason = type(error).__name__
+                log.error("correction_failed", usage_id=str(usage_id), reason=reason)
+                await store.corrections.claim(db, usage_id, FAILED_S)
         return len(due)
 
     async def _kept(

@@ -109,6 +109,7 @@ class Cycle:
             period = await store.billing_periods.hold(self._db, period_id)
             if period is None:
                 return False
+            await store.billing_periods.take_time(self._db)
             drafted = await draft_of(self._db, stored, period)
             await self._write(stored, period, drafted, now)
             await store.billing_periods.close(self._db, period_id, now)

@@ -110,6 +110,7 @@ class Invoicing:
         used: dict[PlanVersion, dict[str, Decimal]] = defaultdict(dict)
         late: list[Late] = []
         billed: list[tuple[ToBill, Decimal]] = []
+        voided = await store.billable.voided(self._db, self._stored.subscription_id)
         for one in await store.invoices.to_bill(self._db, self._stored.subscription_id, before):
             if one.is_billed:
                 continue
@@ -121,7 +122,8 @@ class Invoicing:
             if self._is_its_own(one, quantity):
                 used[version][one.usage_type] = quantity - before_this
             else:
-                late.append(Late(terms, one.usage_type, before_this, quantity))
+                of = voided.get((terms.period.start, *version, one.usage_type))
+                late.append(Late(terms, one.usage_type, before_this, quantity, of))
         of_period = await self._used(billing_period, used) if billing_period else []
         plan = await self._plan((self._stored.plan_tier, self._stored.plan_version))
         made = draft(

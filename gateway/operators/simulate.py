@@ -84,7 +84,7 @@ async def simulate(args: argparse.Namespace, config: Settings) -> int:
 async def _simulate(session: Session, args: argparse.Namespace, plan: Plan) -> int:
     db = session.connection
     async with db.transaction(isolation="repeatable_read", readonly=True):
-        await store.simulation.take_time(db)
+        await store.billing_periods.take_time(db)
         simulation = Simulation(db, plan, args.since, args.until)
         try:
             check(plan, await store.usage_types(db))

@@ -1,8 +1,3 @@
--- name: take_time
--- Rating a page of subscriptions takes longer than a transaction that holds locks may be idle; a
--- simulation holds none.
-SELECT set_config('idle_in_transaction_session_timeout', '60000', TRUE);
-
 -- name: payers
 -- In the order of their ids: a page goes on where the last one ended.
 SELECT s.* FROM subscriptions_on_plan s

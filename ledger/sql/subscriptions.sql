@@ -73,7 +73,8 @@ ORDER BY s.created_at DESC, s.subscription_id DESC LIMIT $5;
 SELECT created_at FROM subscriptions WHERE subscription_id = $1;
 
 -- name: wait_for_subscription
-SELECT FROM subscriptions WHERE subscription_id = $1 FOR NO KEY UPDATE;
+-- As a change: an invoice whose snapshot is older cannot hold the row afterwards, and is made anew.
+UPDATE subscriptions SET credit = credit WHERE subscription_id = $1;
 
 -- name: wait_for_subscriptions
 -- In one order. Whoever waits in the query that joins the plan finds none where the plan has changed

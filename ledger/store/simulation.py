@@ -15,11 +15,6 @@ from ledger.store.queries import QUERIES
 from ledger.store.subscriptions import Subscription, of_row
 
 
-async def take_time(db: Executor) -> None:
-    """This transaction may think longer between its statements. Only for one that holds no lock."""
-    await db.execute(QUERIES["take_time"])
-
-
 async def payers(
     db: Executor,
     after: UUID,

@@ -227,3 +227,50 @@ async def test_one_that_was_withdrawn_while_it_was_asked_for_again_is_asked_for_
     with pytest.raises(NotPossible):
         more = Wanted(-1, "test", "other", "finance")
         await second.correct(months.sql, original, more, months.now)
+
+
+async def test_what_was_written_off_is_neither_given_back_nor_charged_by_a_correction(
+    months: Months,
+) -> None:
+    await months.plan("pro", "49.00", CENT_EACH)
+    await months.create("ada", "pro")
+    usage_id = await months.use("ada", 150)
+    await months.end_of_period("ada")
+    voided = (await months.invoices())[-1]
+    path = f"/invoices/{voided.invoice_id}/void"
+    said = await months.service.post(path, {"reason": "x"}, headers=months.service.token("finance"))
+    assert said[0] == 200
+    for units, adjusted in ((-50, "0.00"), (50, "0.00"), (70, "0.70"), (-220, "-0.70")):
+        await correct(months, usage_id, units)
+        await finished(months)
+        await months.end_of_period("ada")
+        lines = await months.lines((await months.invoices())[-1])
+        assert ("adjustment", adjusted) in lines
+
+
+async def test_one_that_cannot_be_finished_does_not_hold_up_the_others(
+    months: Months, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await months.plan("pro", "49.00", CENT_EACH)
+    for user in ("ada", "grace"):
+        await months.create(user, "pro")
+        usage_id = await months.use(user, 150)
+        await months.service.drained()
+        await correct(months, usage_id, -50)
+    original, calls = store.corrections.done, 0
+
+    async def failing(db: Any, usage_id: UUID) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ValueError("which may quote a row")
+        await original(db, usage_id)
+
+    monkeypatch.setattr(store.corrections, "done", failing)
+    await finished(months)
+    open_ = "SELECT COUNT(*) FROM usage_corrections WHERE done_at IS NULL"
+    assert await months.sql.fetchval(open_) == 1
+    due = f"{open_} AND next_attempt_at <= NOW()"
+    assert await months.sql.fetchval(due) == 0
+    await finished(months)
+    assert await months.sql.fetchval(open_) == 0
