@@ -93,10 +93,12 @@ class Shop:
         return bill.invoice_id
 
     async def _subscription(self, payer: UUID, organization: UUID | None, scope: str) -> UUID:
-        found = await self.sql.fetchval(
+        found: UUID | None = await self.sql.fetchval(
             "SELECT subscription_id FROM subscriptions WHERE user_id = $1", payer
         )
-        return found or await self.sql.fetchval(
+        if found is not None:
+            return found
+        made: UUID = await self.sql.fetchval(
             "INSERT INTO subscriptions (user_id, organization_id, scope, plan_tier, plan_version,"
             " status, anchor) VALUES ($1, $2, $3, 'basic', 1, 'active', NOW())"
             " RETURNING subscription_id",
@@ -104,6 +106,7 @@ class Shop:
             organization,
             scope,
         )
+        return made
 
     async def void(self, invoice_id: UUID) -> None:
         await self.actions.void(invoice_id, "test", actor="test", now=real_clock.now())
