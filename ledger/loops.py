@@ -16,6 +16,7 @@ from ledger.drain import Drain
 from ledger.plan_migrations import PlanMigrations
 from ledger.reconcile import Reconciler
 from ledger.settings import Secret, Settings
+from ledger.stripe_calls import owe
 from ledger.supersede import Superseder
 from lua.cluster import Cluster
 from lua.connection import RedisConnection, RedisUnavailable
@@ -148,8 +149,15 @@ async def _stripe(key: Secret, settings: Settings, stop: asyncio.Event) -> None:
 
     async def begin(settings: Settings, connection: db.Connection, redis: Redis) -> Once:
         delivery = Delivery(connection, api)
+        looked_at = clock.monotonic() - STRIPE_S
 
         async def once() -> float:
+            nonlocal looked_at
+            if clock.monotonic() - looked_at >= STRIPE_S:
+                # Not before each call: that would read again all that waits to be sent.
+                while await owe(connection, clock.now()):
+                    pass
+                looked_at = clock.monotonic()
             return 0 if await delivery.run_once() else STRIPE_S
 
         return once

@@ -29,7 +29,7 @@ from ledger.store.stripe_calls import ParkedCall, Payer
 
 log = structlog.get_logger()
 
-BATCH = 20  # invoices that are held in one transaction: one may have a hundred lines
+BATCH = 50  # invoices that are held in one transaction: one may have a hundred lines
 
 
 class NotParked(Exception):
@@ -57,9 +57,8 @@ async def _owe(db: Executor, invoice: Invoice, lines: list[InvoiceLine], now: da
         assert call_id is not None, "it was owed by no call, and is held"
         await tell_parked(db, call_id, payer, invoice_id, "invoice", "not_sendable", now)
         return
-    await store.stripe_calls.insert(db, payer, None, customer_call(payer.payer_id), now)
-    for call in calls:
-        await store.stripe_calls.insert(db, payer, invoice_id, call, now)
+    await store.stripe_calls.insert(db, payer, None, [customer_call(payer.payer_id)], now)
+    await store.stripe_calls.insert(db, payer, invoice_id, calls, now)
 
 
 async def owe_void(db: Executor, invoice_id: UUID, now: datetime) -> None:
@@ -73,7 +72,7 @@ async def owe_void(db: Executor, invoice_id: UUID, now: datetime) -> None:
     if not draft.is_done and draft.attempt.since is None:
         await store.stripe_calls.skip_invoice(db, invoice_id, "voided", now)
         return
-    await store.stripe_calls.insert(db, draft.payer, invoice_id, void_call(invoice_id), now)
+    await store.stripe_calls.insert(db, draft.payer, invoice_id, [void_call(invoice_id)], now)
 
 
 async def retry(db: Connection, call_id: int, *, actor: str, now: datetime) -> ParkedCall:

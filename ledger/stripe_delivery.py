@@ -36,7 +36,7 @@ from ledger.stripe_api import (
     TryLater,
     Unknown,
 )
-from ledger.stripe_calls import owe, tell_delivered, tell_parked
+from ledger.stripe_calls import tell_delivered, tell_parked
 
 log = structlog.get_logger()
 
@@ -83,16 +83,15 @@ class Delivery:
         self._random = random or Random()
 
     async def run_once(self) -> bool:
-        """Owes what was issued, and makes one call that is due; whether there was anything."""
+        """Makes one call that is due; whether there was any."""
         now = self._now()
         until = await store.stripe_state.stopped_until(self._db)
         if until is not None and now < until:
             return False
-        owed = await owe(self._db, now)
         claimed = await self._claim(now)
         if claimed is not None:
             await self._deliver(claimed)
-        return bool(owed or claimed)
+        return claimed is not None
 
     async def _claim(self, now: datetime) -> _Claimed | None:
         async with self._db.transaction():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -84,12 +85,15 @@ async def unowed(db: Executor, most: int) -> list[Invoice]:
 
 
 async def insert(
-    db: Executor, payer: Payer, invoice_id: UUID | None, call: Call, now: datetime
+    db: Executor, payer: Payer, invoice_id: UUID | None, calls: Iterable[Call], now: datetime
 ) -> None:
-    """Owes a call, after all that the payer is owed before."""
-    body = msgspec.json.encode(call).decode()
-    about = payer.payer_id, payer.scope, invoice_id, call.operation, call.ours
-    await db.fetchval(QUERIES["insert_stripe_call"], *about, body, None, now)
+    """Owes calls in their order, after all that the payer is owed before."""
+    rows = [
+        (payer.payer_id, payer.scope, invoice_id, call.operation, call.ours,
+         msgspec.json.encode(call).decode(), None, now)
+        for call in calls
+    ]  # fmt: skip
+    await db.executemany(QUERIES["insert_stripe_call"], rows)
 
 
 async def insert_unsendable(

@@ -17,6 +17,7 @@ from ledger.domain.stripe_invoice import OUR_ID, Bill, minor_units
 from ledger.invoice_actions import InvoiceActions
 from ledger.store.invoices import Invoice
 from ledger.stripe_api import StripeApi
+from ledger.stripe_calls import owe
 from ledger.stripe_delivery import Delivery
 from tests.invoices.conftest import Pool
 from tests.stripe_fake.books import Object
@@ -26,6 +27,14 @@ from tests.stripe_fake.server import FakeStripe
 MOST = 400  # looks: more means that it will never be done
 TWO_HOURS = timedelta(hours=2)  # past every lease and every wait between two tries
 PERIOD = timedelta(days=30)
+
+
+class Worker(Delivery):
+    """One that looks before each call what is to be owed; the ledger does so now and then."""
+
+    async def run_once(self) -> bool:
+        owed = await owe(self._db, self._now())
+        return await super().run_once() or owed > 0
 
 
 class Shop:
@@ -38,7 +47,7 @@ class Shop:
         self.work = self.worker(connection)
 
     def worker(self, connection: Any, api: Any = None, random: Random | None = None) -> Delivery:
-        return Delivery(connection, api or self.api, self.clock.now, random or Random(1))
+        return Worker(connection, api or self.api, self.clock.now, random or Random(1))
 
     async def issue(self, bill: Bill, scope: str = "user") -> UUID:
         """Writes the invoice as the cycle would."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -76,8 +77,9 @@ async def test_a_ledger_with_a_key_delivers_and_the_invoice_says_so(
 
 
 async def test_a_ledger_stops_at_once_although_stripe_does_not_answer(
-    shop: Shop, service: Service
+    shop: Shop, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(loops, "STRIPE_STOP_S", 0.1)
     await shop.issue(ONE)
     reached, stop = asyncio.Event(), asyncio.Event()
 
@@ -156,6 +158,9 @@ async def test_what_the_cycle_invoices_is_in_stripe_to_the_cent(shop: Shop, mont
     await months.create("eve", "pro", organization="clinic")
     await months.use("ada", 151)
     await months.end_of_period("ada")
+    [first, *_] = await months.invoices()
+    nine = Decimal("9.00")
+    await shop.actions.credit(first.invoice_id, nine, "outage", actor="test", now=months.now)
     await months.use("ada", 3)
     await months.end_of_period("ada")
     await shop.deliver()
@@ -172,3 +177,7 @@ async def test_what_the_cycle_invoices_is_in_stripe_to_the_cent(shop: Shop, mont
         lines = await months.lines(one)
         assert len(shop.fake.books.items(there["id"])) == len(lines)
     assert len(payers) == 2
+    # A credit is an item of the next invoice, and nothing else.
+    credits = [one for one in shop.fake.books.all("invoiceitem") if one["amount"] < 0]
+    assert [(one["amount"], one["description"]) for one in credits] == [(-900, "Credit")]
+    assert shop.fake.books.all("credit_note") == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -178,3 +179,21 @@ async def test_nothing_that_was_sent_is_kept_as_an_error(shop: Shop) -> None:
     told = await shop.sql.fetch("SELECT details FROM audit_events")
     assert kept and told
     assert "SENT-BY-CALLER" not in f"{kept} {told}"
+
+
+async def test_the_command_needs_the_database_alone(
+    shop: Shop,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(logs, "silence", lambda: None)
+    monkeypatch.setenv("DATABASE_URL", settings.database_url)
+    monkeypatch.setenv("BILLING_DATA_DIR", str(settings.data_dir))
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    call_id = await taken(shop)
+    capsys.readouterr()
+    assert await asyncio.to_thread(cli.main, ["stripe", "parked", "--json"]) == session.DONE
+    [row] = msgspec.json.decode(capsys.readouterr().out)
+    assert (row["id"], row["operation"], row["invoice"]) == (call_id, "invoice", ONE.number)
+    assert row["payer"] == f"user {ONE.payer_id}"
