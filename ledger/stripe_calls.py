@@ -30,6 +30,8 @@ from ledger.store.stripe_calls import ParkedCall, Payer
 log = structlog.get_logger()
 
 BATCH = 50  # invoices that are held in one transaction: one may have a hundred lines
+# Of a draft: for a customer whom this account of Stripe does not have.
+NO_CUSTOMER = "refused: resource_missing"
 
 
 class NotParked(Exception):
@@ -67,7 +69,7 @@ async def owe_void(db: Executor, invoice_id: UUID, now: datetime) -> None:
     Nothing, if no try has begun. Else its draft may be there: it is finished, so that Stripe has
     the number too, and then voided."""
     draft = await store.stripe_calls.hold_draft(db, invoice_id)
-    if draft is None or draft.skipped:
+    if draft is None or draft.is_skipped:
         return
     if not draft.is_done and draft.attempt.since is None:
         await store.stripe_calls.skip_invoice(db, invoice_id, "voided", now)
@@ -85,6 +87,8 @@ async def retry(db: Connection, call_id: int, *, actor: str, now: datetime) -> P
             # Stripe keeps a refusal under its key: another one, once nothing is found there.
             attempt = msgspec.structs.replace(found.attempt, key_spent=True)
             kept = await store.stripe_calls.unpark(db, call_id, attempt, now)
+            if found.operation == "invoice" and found.last_error == NO_CUSTOMER:
+                await store.stripe_calls.redo_customer(db, found.payer_id, now)
         if not kept:
             raise NotParked(f"call {call_id} is not parked")
         await _decided(db, "stripe_call_retried", found, actor, now, {})

@@ -36,7 +36,7 @@ from ledger.stripe_api import (
     TryLater,
     Unknown,
 )
-from ledger.stripe_calls import tell_delivered, tell_parked
+from ledger.stripe_calls import NO_CUSTOMER, tell_delivered, tell_parked
 
 log = structlog.get_logger()
 
@@ -184,12 +184,10 @@ class Delivery:
     async def _park(self, one: _Claimed, error: Refused | Ambiguous | NotOpaque) -> None:
         due = one.due
         why = _PARKED[type(error)]
-        said = f"{why}: {error}" if isinstance(error, Refused) else why
-        # Nobody was billed: the organisation may be given another customer.
-        no_customer = isinstance(error, Refused) and error.code == "resource_missing"
+        said = f"{why}: {error.code}" if isinstance(error, Refused) else why
         async with self._db.transaction():
             if await store.stripe_calls.park(
-                self._db, due.call_id, one.claim, why, said, other_customer=no_customer
+                self._db, due.call_id, one.claim, why, said, other_customer=said == NO_CUSTOMER
             ):
                 about = due.call_id, due.payer, due.invoice_id, due.call.operation
                 await tell_parked(self._db, *about, said, self._now())

@@ -54,8 +54,9 @@ WHERE call_id = $1 AND done_at IS NULL RETURNING call_id;
 UPDATE invoices SET stripe_invoice_id = $2 WHERE invoice_id = $1;
 
 -- name: hold_stripe_draft
-SELECT call_id, payer_id, scope, attempt, done_at IS NOT NULL AS is_done, skipped FROM stripe_calls
-WHERE operation = 'invoice' AND ours = $1 FOR UPDATE;
+SELECT payer_id, scope, attempt, done_at IS NOT NULL AS is_done,
+       EXISTS (SELECT FROM stripe_calls s WHERE s.invoice_id = $1 AND s.skipped IS NOT NULL) AS is_skipped
+FROM stripe_calls WHERE operation = 'invoice' AND ours = $1 FOR UPDATE;
 
 -- name: skip_stripe_invoice
 -- What of an invoice is not done never will be.
@@ -75,6 +76,13 @@ ORDER BY c.call_id;
 -- name: unpark_stripe_call
 UPDATE stripe_calls SET parked = NULL, attempt = $2, next_attempt_at = $3
 WHERE call_id = $1 AND done_at IS NULL AND parked IS NOT NULL RETURNING call_id;
+
+-- name: redo_stripe_customer
+-- Stripe does not know it: another account's, or mistyped. Looked for first, as after any refusal.
+UPDATE stripe_calls
+SET done_at = NULL, stripe_id = NULL, attempt = jsonb_set(attempt::JSONB, '{key_spent}', 'true')::JSON,
+    next_attempt_at = $2
+WHERE operation = 'customer' AND ours = $1 AND done_at IS NOT NULL;
 
 -- name: forget_stripe_call
 DELETE FROM stripe_calls

@@ -65,12 +65,12 @@ class ParkedCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Draft(msgspec.Struct, frozen=True):
-    """How far the draft of an invoice has come."""
+    """How far the draft of an invoice has come; `is_skipped`: something of the invoice is."""
 
     payer: Payer
     attempt: Attempt
     is_done: bool
-    skipped: Skipped | None
+    is_skipped: bool
 
 
 async def lock_owing(db: Executor) -> bool:
@@ -161,7 +161,7 @@ async def hold_draft(db: Executor, invoice_id: UUID) -> Draft | None:
     if row is None:
         return None
     payer = Payer(row["payer_id"], row["scope"])
-    return Draft(payer, _attempt.decode(row["attempt"]), row["is_done"], row["skipped"])
+    return Draft(payer, _attempt.decode(row["attempt"]), row["is_done"], row["is_skipped"])
 
 
 async def skip_invoice(db: Executor, invoice_id: UUID, why: Skipped, now: datetime) -> None:
@@ -181,6 +181,11 @@ async def unpark(db: Executor, call_id: int, attempt: Attempt, now: datetime) ->
     """Due again; False when it is parked no more."""
     said = _encoded(attempt)
     return await db.fetchval(QUERIES["unpark_stripe_call"], call_id, said, now) is not None
+
+
+async def redo_customer(db: Executor, payer_id: UUID, now: datetime) -> None:
+    """Which customer the payer is, is decided anew before its next call."""
+    await db.execute(QUERIES["redo_stripe_customer"], payer_id, now)
 
 
 async def forget(db: Executor, call_id: int) -> bool:

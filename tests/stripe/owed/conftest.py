@@ -23,10 +23,10 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def shop(
-    fake: FakeStripe, hasty: StripeApi, clock: Clock, connection: db.Connection, database_url: str
+    fake: FakeStripe, api: StripeApi, clock: Clock, connection: db.Connection, database_url: str
 ) -> AsyncIterator[Shop]:
     async with AsyncExitStack() as stack:
-        made = Shop(fake, hasty, clock, connection)
+        made = Shop(fake, api, clock, connection)
         for _ in range(2):
             other = await db.connect(database_url)
             stack.push_async_callback(other.close)

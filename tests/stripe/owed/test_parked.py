@@ -58,7 +58,7 @@ async def test_what_stripe_refuses_is_told_once_and_holds_up_its_payer_alone(sho
         await shop.deliver()
     errors = [one for one in said if one["log_level"] == "error"]
     assert [one["event"] for one in errors] == ["stripe_call_parked"]
-    assert errors[0]["reason"] == "refused: 400 invoice_number_taken"
+    assert errors[0]["reason"] == "refused: invoice_number_taken"
     assert (await shop.events())["stripe_call_parked"] == 1
     assert (await store.stripe_state.outcomes(shop.sql))["parked"] == 1
     assert (await store.stripe_state.look(shop.sql)).parked == 1
@@ -108,6 +108,38 @@ async def test_a_skipped_invoice_lets_the_next_one_of_its_payer_go(
     await shop.void(ONE.invoice_id)
     await shop.deliver()
     assert shop.ours("invoice", ONE.invoice_id) == []
+
+
+async def test_a_void_of_what_was_skipped_asks_nothing_of_stripe(shop: Shop, run: Run) -> None:
+    await shop.issue(ONE)
+    while not shop.fake.books.all("invoice"):
+        await shop.work.run_once()
+    [there] = shop.fake.books.all("invoice")
+    there["status"] = "open"  # somebody has finalised it there
+    await shop.deliver()
+    [parked] = await shop.parked()
+    assert (parked.operation, parked.stripe_invoice) == ("item", there["id"])
+    assert await run("skip", str(parked.call_id), "--reason", "x") == session.DONE
+    seen = len(shop.fake.seen)
+    await shop.void(ONE.invoice_id)
+    await shop.deliver()
+    assert len(shop.fake.seen) == seen and await shop.parked() == []
+
+
+async def test_with_the_key_of_another_account_customers_are_made_anew(
+    shop: Shop, run: Run
+) -> None:
+    second = msgspec.structs.replace(OTHER, payer_id=ONE.payer_id)
+    await shop.issue(ONE)
+    await shop.deliver()
+    for kind in ("customer", "invoice", "invoiceitem"):
+        shop.fake.books.objects[kind].clear()
+    await shop.issue(second)
+    await shop.deliver()
+    assert [one.last_error for one in await shop.parked()] == ["refused: resource_missing"]
+    assert await run("retry", "--all") == session.DONE
+    await shop.deliver()
+    assert await shop.holds_once(second) == "open"
 
 
 async def test_two_customers_of_one_payer_wait_for_a_person(shop: Shop, run: Run) -> None:
