@@ -74,6 +74,33 @@ OUTBOX_AGE = Gauge(
     "How long the oldest change that has not reached every quota has waited",
     multiprocess_mode="mostrecent",
 )
+# Set from the ledger's own count, as the revenue is.
+STRIPE_CALLS = Gauge(
+    "billing_stripe_calls_total",
+    "Tries of calls to Stripe, by how they ended",
+    ["outcome"],
+    multiprocess_mode="mostrecent",
+)
+STRIPE_WAITING = Gauge(
+    "billing_stripe_waiting",
+    "Invoices that are not in Stripe yet as they are here",
+    multiprocess_mode="mostrecent",
+)
+STRIPE_AGE = Gauge(
+    "billing_stripe_oldest_seconds",
+    "How long the oldest of them has waited",
+    multiprocess_mode="mostrecent",
+)
+STRIPE_PARKED = Gauge(
+    "billing_stripe_parked",
+    "Calls to Stripe that wait for a person",
+    multiprocess_mode="mostrecent",
+)
+STRIPE_STOPPED = Gauge(
+    "billing_stripe_stopped",
+    "1 while Stripe refuses the API key",
+    multiprocess_mode="mostrecent",
+)
 DURABILITY = Gauge(
     "billing_durability_in_force",
     "1 at the durability profile that Redis keeps, 0 at the others",
@@ -133,6 +160,12 @@ def billed(billing: Billing) -> None:
     PARKED.set(billing.parked)
     NOT_BILLED.set(billing.failures.subscriptions)
     OUTBOX_AGE.set(billing.waiting.oldest_s)
+    for outcome, calls in billing.outcomes.items():
+        STRIPE_CALLS.labels(outcome).set(calls)
+    STRIPE_WAITING.set(billing.stripe.waiting)
+    STRIPE_AGE.set(billing.stripe.oldest_s)
+    STRIPE_PARKED.set(billing.stripe.parked)
+    STRIPE_STOPPED.set(billing.stripe.is_stopped)
 
 
 def exposition() -> bytes:

@@ -38,6 +38,13 @@ class Durability(msgspec.Struct, kw_only=True):
     in_force: str
 
 
+class StripeWaiting(msgspec.Struct, kw_only=True):
+    """Invoices that are not in Stripe yet as they are here, and calls that wait for a person."""
+
+    waiting: int
+    parked: int
+
+
 class Ready(msgspec.Struct, kw_only=True, omit_defaults=True):
     """`status`: ready, degraded (usage is taken, but something needs care) or unready."""
 
@@ -46,6 +53,7 @@ class Ready(msgspec.Struct, kw_only=True, omit_defaults=True):
     postgres: str
     ledger_lag: int | None
     durability: Durability
+    stripe: StripeWaiting | None = None
     reasons: list[str] = []
 
 
@@ -131,6 +139,7 @@ class Probes:
             postgres="down" if ledger is None else "up",
             ledger_lag=lag,
             durability=Durability(wanted=self._watch.wanted.profile.label, in_force=in_force.label),
+            stripe=None if ledger is None else _stripe(ledger.billing),
             reasons=reasons,
         )
 
@@ -214,6 +223,10 @@ class Ledger(NamedTuple):
     cursors: Sequence[store.Cursor]
     billing: Billing
     letters: int
+
+
+def _stripe(billing: Billing) -> StripeWaiting:
+    return StripeWaiting(waiting=billing.stripe.waiting, parked=billing.stripe.parked)
 
 
 def _named(partitions: Sequence[int]) -> str:

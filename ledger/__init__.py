@@ -14,7 +14,8 @@ a retry is answered.
 `ledger.cycle` ends periods (`ledger.rollover`; `ledger.grants` is what is left over for the next)
 and writes invoices (`ledger.invoicing`); `ledger.billing_state` is how that goes,
 `ledger.simulation` tries a plan on past usage. `ledger.invoice_actions` is what finance decides
-about an invoice; `ledger.stripe_api` asks Stripe. `ledger.organizations` keeps what is known of an
+about an invoice. `ledger.stripe_calls` owes invoices to Stripe, `ledger.stripe_delivery` delivers
+them, `ledger.stripe_api` asks Stripe. `ledger.organizations` keeps what is known of an
 organisation.
 
 What went wrong: `ledger.reconcile` compares rows, totals, seals (`ledger.seals`) and counters, and

@@ -11,17 +11,23 @@ from ledger import store
 from ledger.db import Executor
 from ledger.store.billing_state import Failures
 from ledger.store.outbox import Overdue
+from ledger.store.stripe_state import StripeState
 from ledger.supersede import OVERDUE_S
+
+# Longer than a hundred thousand calls take, and than the longest wait between two tries.
+UNDELIVERED_S = 6 * 3600
 
 
 class Billing(msgspec.Struct, frozen=True):
     """`issued`: the totals of all invoices by currency. `waiting`: changes that have not reached
-    every quota."""
+    every quota. `stripe`: delivery to Stripe; `outcomes`: how its tries ended."""
 
     issued: Mapping[str, Decimal]
     parked: int
     failures: Failures
     waiting: Overdue
+    stripe: StripeState
+    outcomes: Mapping[str, int]
 
     def reasons(self) -> Iterator[str]:
         """What needs a person."""
@@ -34,6 +40,18 @@ class Billing(msgspec.Struct, frozen=True):
             why = f" ({self.waiting.reason})" if self.waiting.reason else ""
             minutes = self.waiting.oldest_s // 60
             yield f"changes of terms wait to be drained for {minutes} minutes{why}"
+        yield from self._of_stripe()
+
+    def _of_stripe(self) -> Iterator[str]:
+        if self.stripe.is_stopped:
+            yield "Stripe refuses the API key: nothing is sent until STRIPE_API_KEY is mended"
+        if self.stripe.parked:
+            calls = self.stripe.parked
+            yield f"calls to Stripe are parked: {calls}; ./run stripe parked lists them"
+        # Where nobody delivers, and nobody ever did, nothing is late.
+        if self.outcomes and self.stripe.oldest_s > UNDELIVERED_S:
+            hours = self.stripe.oldest_s // 3600
+            yield f"invoices wait to be sent to Stripe for {hours} hours: {self.stripe.waiting}"
 
 
 async def look(db: Executor) -> Billing:
@@ -43,4 +61,6 @@ async def look(db: Executor) -> Billing:
         await store.billing_state.count_parked(db),
         await store.billing_state.failures(db),
         await store.outbox.overdue(db, 0),
+        await store.stripe_state.look(db),
+        await store.stripe_state.outcomes(db),
     )

@@ -15,7 +15,8 @@ from ledger.cycle import Cycle
 from ledger.drain import Drain
 from ledger.plan_migrations import PlanMigrations
 from ledger.reconcile import Reconciler
-from ledger.settings import Settings
+from ledger.settings import Secret, Settings
+from ledger.stripe_calls import owe
 from ledger.supersede import Superseder
 from lua.cluster import Cluster
 from lua.connection import RedisConnection, RedisUnavailable
@@ -34,6 +35,10 @@ FROZEN_LOOK_S = 0.5  # between looks for another worker that holds a partition a
 RECONCILE_S = 2.0  # between looks for a partition that is due
 CYCLE_S = 2.0  # between looks for periods that are over and plans to be migrated
 SUPERSEDE_S = 2.0  # between looks for changes whose sender died
+STRIPE_S = 2.0  # between looks for invoices that are to be delivered
+# Each waits for Stripe most of the time. One payer's call that gets no answer must not hold up all.
+STRIPE_WORKERS = 4
+STRIPE_STOP_S = 2.0  # for a call under way when the ledger stops; cut, it is tried again
 # After an outage: easy on a sick server, and back well within two seconds of a healthy one.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 1.0
 
@@ -64,6 +69,10 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         group.create_task(_for_ever("reconcile", settings, stop, partial(_reconcile, stop)))
         group.create_task(_for_ever("supersede", settings, stop, _supersede))
         group.create_task(_for_ever("cycle", settings, stop, _cycle))
+        if settings.stripe_api_key is None:
+            log.warning("stripe_delivery_off", reason="STRIPE_API_KEY is not set; invoices wait")
+        else:
+            group.create_task(_stripe(settings.stripe_api_key, settings, stop))
 
 
 async def _drain(
@@ -130,6 +139,41 @@ async def _cycle(settings: Settings, connection: db.Connection, redis: Redis) ->
         return 0 if steps else CYCLE_S
 
     return once
+
+
+async def _stripe(key: Secret, settings: Settings, stop: asyncio.Event) -> None:
+    """Delivers to Stripe; whatever Stripe does, the ledger's other work goes on and ends."""
+    # Not at the top: the library costs 10 MiB, and few ledgers deliver.
+    from ledger.stripe_api import StripeApi
+    from ledger.stripe_delivery import Delivery
+
+    async def begin(settings: Settings, connection: db.Connection, redis: Redis) -> Once:
+        delivery = Delivery(connection, api)
+        looked_at = clock.monotonic() - STRIPE_S
+
+        async def once() -> float:
+            nonlocal looked_at
+            if clock.monotonic() - looked_at >= STRIPE_S:
+                # Not before each call: that would read again all that waits to be sent.
+                while await owe(connection, clock.now()):
+                    pass
+                looked_at = clock.monotonic()
+            return 0 if await delivery.run_once() else STRIPE_S
+
+        return once
+
+    log.info("stripe_delivery_on")
+    api = StripeApi(key.reveal(), settings.stripe_api_base)
+    work = [_for_ever("stripe", settings, stop, begin) for _ in range(STRIPE_WORKERS)]
+    workers = [asyncio.ensure_future(one) for one in work]
+    try:
+        await stop.wait()
+        await asyncio.wait(workers, timeout=STRIPE_STOP_S)
+    finally:
+        for one in workers:
+            one.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+        await api.close()
 
 
 async def _for_ever(name: str, settings: Settings, stop: asyncio.Event, begin: Begin) -> None:

@@ -17,6 +17,8 @@ from ledger.store import (
     outbox,
     plan_migrations,
     simulation,
+    stripe_calls,
+    stripe_state,
     subscriptions,
 )
 from ledger.store.backup import (
@@ -192,6 +194,8 @@ __all__ = [
     "settle",
     "simulation",
     "skip_gap",
+    "stripe_calls",
+    "stripe_state",
     "subjects_of",
     "subscriptions",
     "terms_versions",

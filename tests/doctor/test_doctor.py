@@ -42,7 +42,7 @@ async def test_a_sound_installation_has_no_problem(service: Service) -> None:
     await service.post("/usage", {"user_id": "a", "usage_type": "api_calls", "quantity": 1})
     found = await report(service.settings)
     assert (found["problem"], found["warning"]) == ([], [])
-    assert len(found["ok"]) == 5
+    assert len(found["ok"]) == 6
 
 
 @pytest.mark.parametrize(

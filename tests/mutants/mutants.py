@@ -29,6 +29,8 @@ STRIPE, CALLS = "ledger/stripe_api.py", "ledger/domain/stripe_invoice.py"
 ATTEMPT = "ledger/domain/stripe_attempt.py"
 FAULTS, FAILURES = "tests/stripe/test_faults.py", "tests/stripe/test_failures.py"
 EGRESS = "tests/stripe/test_egress.py"
+DELIVERY, OWED = "ledger/stripe_delivery.py", "ledger/sql/stripe_calls.sql"
+DELIVERED, HISTORIES = "tests/stripe/owed/test_delivered.py", "tests/stripe/owed/test_histories.py"
 
 MUTANTS = [
     # The record script.
@@ -257,6 +259,22 @@ MUTANTS = [
            "enable_telemetry = False", "enable_telemetry = True", EGRESS),
     Mutant("counts yen in hundredths", CALLS,
            "_PLACES.get(currency, minor_places(currency))", "2", "tests/stripe/test_calls.py"),
+    Mutant("forgets that it has sent something to Stripe", DELIVERY,
+           'due.attempt.sent(now) if step == "send" else due.attempt', "due.attempt",
+           f"{DELIVERED} {HISTORIES}"),
+    Mutant("makes two calls of a payer to Stripe at once", OWED,
+           "AND e.call_id < c.call_id", "AND FALSE", f"{DELIVERED} {HISTORIES}"),
+    Mutant("takes a call to Stripe from the worker that makes it", DELIVERY,
+           "customer, now + LEASE", "customer, now", DELIVERED),
+    Mutant("gives a draft in Stripe another customer", DELIVERY,
+           "customer = due.customer or due.given", "customer = due.given", DELIVERED),
+    Mutant("tells Stripe nothing of a void while the draft is on its way", "ledger/stripe_calls.py",
+           "if not draft.is_done and draft.attempt.since is None:", "if not draft.is_done:",
+           DELIVERED),
+    Mutant("has a refused API key alarm for every call", DELIVERY,
+           "        if is_new:\n", "        if True:\n", "tests/stripe/owed/test_parked.py"),
+    Mutant("sends a refused call to Stripe under the key of the refusal", "ledger/stripe_calls.py",
+           "key_spent=True", "key_spent=False", "tests/stripe/owed/test_parked.py"),
     # Plans.
     Mutant("gives one customer's terms to everybody", "ledger/sql/catalogue.sql",
            "THEN subscription_id IS NULL ELSE", "THEN TRUE ELSE",
