@@ -13,8 +13,8 @@ from bench.rig import PARTITIONS, Rig
 from bench.traffic import HOT, LIMITED, QUANTITY, SMALL, USAGE_TYPE, Population
 from ledger import clock
 from ledger.domain.usage import encode_terms, ms_of
-from ledger.entitlements import Snapshot, snapshot
 from ledger.recovery import recover
+from ledger.snapshot import Snapshot, snapshot
 from lua import keys
 from lua.keys import Account, partition_of
 from lua.multiplexer import Multiplexer

@@ -24,6 +24,7 @@ from lua.scripts import Scripts
 
 _SHOWN = 3  # examples in a line
 _PAGE = 10_000
+_LAST = 2**62  # a position beyond all
 
 Entries = list[dict[str, bytes]]
 Units = Counter[tuple[str, str, int]]  # by subject, usage type and start of the period in ms
@@ -181,29 +182,13 @@ async def seals_fit(sql: db.Connection, chains: Chains) -> list[str]:
 
 
 async def no_hard_limit_is_passed(sql: db.Connection) -> list[str]:
-    """I4: pools by the payer's plan, caps by the user's own, else by the payer's."""
-    passed = await sql.fetch(
-        """
-        SELECT DISTINCT r.usage_id FROM usage_records r
-        LEFT JOIN subscriptions s ON s.scope = 'user' AND s.user_id = r.user_id
-             AND s.status NOT IN ('canceled', 'expired')
-        JOIN billing_plans p ON (p.plan_tier, p.version) IN (
-             (r.plan_tier, r.plan_version), (s.plan_tier, s.plan_version))
-        CROSS JOIN LATERAL jsonb_array_elements(p.entitlements) e
-        WHERE r.enforced AND e ->> 'usage_type' = r.usage_type
-          AND e ->> 'enforcement' = 'hard' AND e ->> 'limit' IS NOT NULL
-          AND CASE e ->> 'scope'
-              WHEN 'user' THEN p.plan_tier = COALESCE(s.plan_tier, r.plan_tier)
-                               AND r.used_after > (e ->> 'limit')::NUMERIC + granted(
-                                   CASE WHEN r.organization_id IS NULL THEN 'user:' || r.user_id
-                                   ELSE 'org:' || r.organization_id || ':user:' || r.user_id END,
-                                   r.usage_type, r.quota_period)
-              ELSE p.plan_tier = r.plan_tier
-                   AND r.pool_used_after > (e ->> 'limit')::NUMERIC + granted(
-                       'org:' || r.organization_id, r.usage_type, r.pool_period) END
-        """
-    )
-    return _line("I4: past a hard limit", _ids(row["usage_id"].bytes for row in passed))
+    """I4, by the terms that each unit was admitted under."""
+    passed = [
+        row["usage_id"].bytes
+        for cursor in await store.cursors(sql)
+        for row in await store.rows_at_fault(sql, "passed_limits", cursor.partition, 0, _LAST)
+    ]
+    return _line("I4: past a hard limit", _ids(dict.fromkeys(passed)))
 
 
 async def counters_have_no_gaps(sql: db.Connection) -> list[str]:

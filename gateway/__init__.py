@@ -1,8 +1,8 @@
 """HTTP in, Redis on the hot path: the gateway, its command line and its dev servers.
 
 - the service: `app` wires it; `hotpath`, `head` and `hotroutes` take the hot routes off the wire,
-  `routes` lists all (each a `route`), `handlers` and `subscription_handlers` (by `http`) take the
-  others; `auth` and `accounts` say who asks for whom; `usage` (with `metadata`), `quotas`,
+  `routes` lists all by subject (each a `route`), `handlers` and `subscription_handlers` (by `http`)
+  take the others; `auth` and `accounts` say who asks for whom; `usage` (with `metadata`), `quotas`,
   `subscriptions`, `usage_list`, `corrections` and `probes` (with `backlog`) answer; `known` and
   `usage_types` remember the ledger
 - subscriptions: `subscription_changes` begins and changes them, in words of `subscription_messages`
@@ -16,7 +16,8 @@
 - `test_clock` (by `test_clock_handlers`) moves the time, in tests
 - its way to Redis: `admission`, `lane`, `fair` for what has to wait, and `lookback` after a new
   connection
-- what it says: `messages`, `problems`, `limits`, `metrics`, `openapi`
+- what it says: `messages` (`nested` reads plans), `wrong_body`, `problems`, `limits`, `metrics`,
+  `openapi`
 - its processes: `serving` in each, `workers` over several; `children` and `supervise` start and
   keep them
 - the command line: `cli`, and `environment` for what it is told; `operators`, `doctor`, `replay`,

@@ -19,8 +19,9 @@ from gateway.lane import Done, Lanes
 from gateway.problems import Kind, Problem, unavailable
 from ledger import db, store
 from ledger.domain.usage import ms_of
-from ledger.entitlements import Loader, NoDefaultTier, NotLoaded, OrganizationMismatch
+from ledger.entitlements import Loader, NotLoaded
 from ledger.recovery import Superseded
+from ledger.snapshot import NoDefaultTier, OrganizationMismatch
 from lua.connection import RedisUnavailable
 from lua.keys import partition_of, pool_of
 from lua.scripts import Scripts

@@ -59,7 +59,9 @@ from lua.scripts import Scripts
 
 log = structlog.get_logger()
 
-POSTGRES_CONNECTIONS = 8  # cold loads and lists only
+POSTGRES_CONNECTIONS = 8  # what usage needs of Postgres: cold loads, lost keys
+# Lists and changes: what they wait for must not keep a cold account from being loaded.
+DESK_CONNECTIONS = 4
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -84,6 +86,7 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
     redis = Cluster(settings.redis_url, connect)
     scripts = Scripts(redis)
     pool = db.pool(settings.database_url, POSTGRES_CONNECTIONS)
+    desk = db.pool(settings.database_url, DESK_CONNECTIONS)
     apart: list[Cluster[Multiplexer]] = []
 
     def recorder() -> Recorder:
@@ -131,31 +134,31 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
     backlog = Backlog(settings.undrained_cap)
 
     async def now() -> datetime:
-        return await service_time.now(pool) if settings.test_clock else clock.now()
+        return await service_time.now(desk) if settings.test_clock else clock.now()
 
-    subscriptions = Subscriptions(accounts, pool, settings.default_tier, now)
+    subscriptions = Subscriptions(accounts, desk, settings.default_tier, now)
     handlers = (
         Handlers(
             authenticator,
             usage,
-            UsageLists(accounts, pool),
-            UsageCorrections(Corrections(scripts, settings.undrained_cap), pool, now),
+            UsageLists(accounts, desk),
+            UsageCorrections(Corrections(scripts, settings.undrained_cap), desk, now),
             quotas,
             Probes(redis, pool, settings.partitions, watch, backlog, must_keep=must_keep),
         ),
         ClockHandlers(authenticator, TestClock(settings)),
-        WebhookHandlers(StripeWebhooks(pool, settings.stripe_webhook_secrets)),
+        WebhookHandlers(StripeWebhooks(desk, settings.stripe_webhook_secrets)),
         CatalogueHandlers(
             authenticator,
-            Catalogue(pool, usage_types, settings.default_tier),
-            PlanMigrations(pool, now),
+            Catalogue(desk, usage_types, settings.default_tier),
+            PlanMigrations(desk, now),
         ),
-        OrganizationHandlers(authenticator, Organizations(accounts, pool, now)),
-        InvoiceHandlers(authenticator, Invoices(accounts, pool, subscriptions, now)),
+        OrganizationHandlers(authenticator, Organizations(accounts, desk, now)),
+        InvoiceHandlers(authenticator, Invoices(accounts, desk, subscriptions, now)),
         SubscriptionHandlers(
             authenticator,
             subscriptions,
-            SubscriptionChanges(accounts, Lifecycle(pool, superseder, settings.invoice_grace), now),
+            SubscriptionChanges(accounts, Lifecycle(desk, superseder, settings.invoice_grace), now),
         ),
     )
     app = web.Application(middlewares=[_answer_problems], client_max_size=MAX_BODY)
@@ -167,6 +170,7 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
 
     async def connections(_: web.Application) -> AsyncIterator[None]:
         await pool
+        await desk
         await redis.look_round()  # before the first calls: a cluster takes others
         watching = asyncio.ensure_future(watch.for_ever())
         looking_back = asyncio.ensure_future(look_back.for_ever())
@@ -175,10 +179,11 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
         looking_back.cancel()
         for servers in (redis, *apart):
             await servers.close()
-        try:
-            await asyncio.wait_for(pool.close(), 2)
-        except TimeoutError:
-            pool.terminate()
+        for connected in (desk, pool):
+            try:
+                await asyncio.wait_for(connected.close(), 2)
+            except TimeoutError:
+                connected.terminate()
 
     app.cleanup_ctx.append(connections)
     return Wired(app, authenticator, usage, quotas)
@@ -189,6 +194,8 @@ async def _answer_problems(request: web.Request, handler: Handler) -> web.Stream
     """Every error leaves as a problem document, and every answer is timed."""
     began = clock.monotonic()
     try:
+        if "\0" in request.path:  # Postgres refuses to look for it
+            raise Problem(Kind.NOT_FOUND, "there is no such path")
         response = await handler(request)
     except Problem as problem:
         response = _problem(problem, request)
@@ -213,10 +220,10 @@ def _problem(problem: Problem, request: web.Request) -> web.Response:
 
 def _of_aiohttp(error: web.HTTPException) -> Problem:
     if isinstance(error, web.HTTPMethodNotAllowed):
-        allowed = {"Allow": ", ".join(sorted(error.allowed_methods))}
-        return Problem(Kind.METHOD_NOT_ALLOWED, "this path has other methods", allowed)
+        allowed = ", ".join(sorted(error.allowed_methods))
+        return Problem(Kind.METHOD_NOT_ALLOWED, f"this path has {allowed}", {"Allow": allowed})
     if isinstance(error, web.HTTPRequestEntityTooLarge):
         return Problem(Kind.TOO_LARGE, f"a body has at most {MAX_BODY} bytes")
     if error.status == 404:
-        return Problem(Kind.NOT_FOUND, "there is no such path")
+        return Problem(Kind.NOT_FOUND, "there is no such path; /openapi.json lists all")
     return Problem(Kind.INVALID_REQUEST, "the request cannot be understood")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import msgspec
 from msgspec import UNSET
 
 from gateway.auth import Action, Principal
@@ -17,7 +16,8 @@ from gateway.catalogue_messages import (
     plan_decoder,
     usage_type_decoder,
 )
-from gateway.messages import decode, encoder, say
+from gateway.messages import decode, encoder
+from gateway.nested import decode_nested
 from gateway.problems import Kind, Problem, unavailable
 from gateway.subscription_changes import version_of
 from gateway.usage_types import UsageTypes
@@ -65,7 +65,7 @@ class Catalogue:
     ) -> tuple[bytes, dict[str, str]]:
         """`PUT /plans/{tier}`: a new version, unless the newest says the same."""
         principal.reach(Action.CHANGE)
-        plan = _decoded(body)
+        plan = decode_nested(plan_decoder, body, Plan, "the body")
         if plan.tier != tier:
             raise Problem(Kind.INVALID_REQUEST, "tier is not the one in the path")
         try:
@@ -140,15 +140,6 @@ class Catalogue:
                 description=said,
             )
         )
-
-
-def _decoded(body: bytes) -> Plan:
-    try:
-        return plan_decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise Problem(Kind.INVALID_REQUEST, say(str(error), Plan, "the body")) from None
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        raise Problem(Kind.INVALID_REQUEST, "the body is not valid JSON") from None
 
 
 def _answer(version: int, plan: Plan) -> PlanAnswer:

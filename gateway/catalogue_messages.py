@@ -13,6 +13,7 @@ from gateway.messages import Request, Response
 from gateway.subscription_messages import Amount
 from ledger.domain.plan import Entitlement, Plan, Price
 from ledger.domain.plan_change import When
+from ledger.domain.text import END
 
 Version = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
@@ -44,7 +45,10 @@ class PlanList(Response):
 
 class UsageTypeRequest(Request):
     decimal_places: Annotated[int, msgspec.Meta(ge=0, le=6)]
-    description: Annotated[str, msgspec.Meta(max_length=500)] | UnsetType = UNSET
+    description: (
+        Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]*" + END, max_length=500)]
+        | UnsetType
+    ) = UNSET
 
 
 class UsageTypeAnswer(Response):

@@ -237,6 +237,11 @@ COMMANDS = {
         _operator("letters", "dead_letters"),
         _arguments("letters", "add_arguments"),
     ),
+    "stripe": Command(
+        "calls to Stripe that wait for a person: parked, retry, skip",
+        _operator("deliveries", "deliveries", environment.of_database),
+        _arguments("deliveries", "add_arguments"),
+    ),
     "accept-gap": Command(
         "go on although a restored database lacks usage that Redis no longer has",
         _operator("partitions", "accept_gap"),

@@ -20,7 +20,6 @@ from ledger.corrections import (
     Corrected,
     Corrections,
     KeyReused,
-    NotDrained,
     NotPossible,
     NoUsage,
     Refused,
@@ -31,6 +30,7 @@ from ledger.domain.quantity import QuantityError, quantity_of, signed_units_of
 from ledger.domain.usage import at_ms
 from ledger.recovery import Superseded
 from ledger.store.corrections import Original
+from ledger.undrained import NotDrained
 from lua.connection import RedisUnavailable
 from lua.types import Fenced, Outcome
 
@@ -92,17 +92,12 @@ class UsageCorrections:
             raise _unknown() from None
         kept = False  # perhaps
         try:
+            original = await self._corrections.original(self._pool, usage_id)
+            wanted = Wanted(_units(asked, original), asked.reason, key, principal.subject)
+            now = await self._now()
             async with self._pool.acquire() as connection:
-                original = await self._corrections.original(connection, usage_id)  # type: ignore[arg-type]
-                units = _units(asked, original)
-                wanted = Wanted(units, asked.reason, key, principal.subject)
                 kept = True
-                done = await self._corrections.correct(
-                    connection,  # type: ignore[arg-type]
-                    original,
-                    wanted,
-                    await self._now(),
-                )
+                done = await self._corrections.correct(connection, original, wanted, now)
         except NoUsage:
             raise _unknown() from None
         except NotDrained as error:

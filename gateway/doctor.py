@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from typing import Literal
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from ledger import billing_state, db, durability, loops, migrate, settings, store
 from ledger.domain.durability import judge
 from ledger.domain.usage import ms_of
+from ledger.store.stripe_state import StripeState
 from lua import keys
 from lua.cluster import Cluster
 from lua.connection import RedisUnavailable
@@ -132,12 +134,18 @@ async def _together(
         yield Finding(level, f"clocks: Redis and Postgres are {skew // 1000} s apart; check NTP")
     else:
         yield Finding("ok", "clocks: Redis and Postgres agree")
-    async for finding in _partitions(connection, redis):
+    if ahead := await store.clock_offset(connection):
+        yield Finding(
+            "warning",
+            f"clocks: POST /test-clock has moved the service's time ahead by "
+            f"{timedelta(seconds=ahead // 1000)}; it stays so, only another database is at today",
+        )
+    async for finding in _partitions(config, connection, redis):
         yield finding
 
 
 async def _partitions(
-    connection: db.Connection, redis: Cluster[Multiplexer]
+    config: settings.Settings, connection: db.Connection, redis: Cluster[Multiplexer]
 ) -> AsyncIterator[Finding]:
     lag, foreign, gaps, silent = 0, [], [], []
     for row in await store.cursors(connection):
@@ -173,9 +181,18 @@ async def _partitions(
         )
     if letters := await store.count_open_dead_letters(connection):
         yield Finding("warning", f"ledger: {letters} dead letters; ./run dead-letters list")
-    for reason in (await billing_state.look(connection)).reasons():
+    billing = await billing_state.look(connection)
+    for reason in billing.reasons():
         yield Finding("warning", f"ledger: {reason}; docs/runbooks.md says what to do")
+    yield _stripe(config, billing.stripe)
     yield Finding("ok", f"ledger: {lag} entries wait to be drained")
+
+
+def _stripe(config: settings.Settings, state: StripeState) -> Finding:
+    stand = f"{state.waiting} invoices wait, {state.parked} calls are parked"
+    if config.stripe_api_key is not None:
+        return Finding("ok", f"stripe: delivery is on; {stand}")
+    return Finding("ok", f"stripe: delivery is off, STRIPE_API_KEY is not set; {stand}")
 
 
 async def _redis_time(redis: Multiplexer) -> int:

@@ -12,11 +12,9 @@ from gateway.messages import PeriodAnswer, Request, Response
 from gateway.subscription_messages import Amount, LineAnswer
 from ledger.domain.payment import InvoiceStatus
 from ledger.domain.plan import DecimalText
+from ledger.domain.text import Text
 
-Reason = Annotated[
-    str,
-    msgspec.Meta(min_length=1, max_length=200, description="For the audit trail; name no patient"),
-]
+Reason = Annotated[Text, msgspec.Meta(description="For the audit trail; name no patient")]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 
 
@@ -24,6 +22,7 @@ class InvoiceQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     organization_id: str | None = None
     user_id: str | None = None
     status: InvoiceStatus | None = None
+    number: str | None = None
     limit: Limit = 50
     starting_after: UUID | None = None
 

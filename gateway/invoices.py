@@ -76,6 +76,7 @@ class Invoices:
                 query.status,
                 before,
                 query.limit + 1,
+                query.number,
             )
             data = await self._answers(found[: query.limit])
         except db.UNAVAILABLE:

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from gateway.problems import Kind, Problem
+from gateway.wrong_body import say
 from ledger.domain.plan import Enforcement, Scope
 
 BATCH_RECORDS = 1000  # records in one batch request
@@ -209,7 +210,8 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes, kind: Kind = Kind.INVA
     except msgspec.ValidationError as error:
         raise Problem(kind, say(str(error), decoder.type, "the body")) from None
     except msgspec.DecodeError:
-        raise Problem(kind, "the body is not valid JSON") from None
+        said = "not valid JSON" if body else "empty; a JSON object is needed"
+        raise Problem(kind, f"the body is {said}") from None
     except RecursionError:
         raise Problem(kind, "the body is nested too deeply") from None
     except UnicodeDecodeError:
@@ -267,13 +269,3 @@ def query(kind: type[T], params: Any) -> T:
         return msgspec.convert(found, kind, strict=False)
     except msgspec.ValidationError as error:
         raise Problem(Kind.INVALID_REQUEST, say(str(error), kind, "the query")) from None
-
-
-def say(message: str, kind: Any, where: str) -> str:
-    """msgspec's message without anything that was sent: unknown field names could be personal."""
-    if "unknown field" in message:
-        if " - at " in message:  # of an object within: its fields are others
-            return f"{where} has an unknown field within"
-        known = ", ".join(kind.__struct_encode_fields__)
-        return f"{where} has an unknown field; known are {known}"
-    return f"{where}: {re.sub(r'Invalid enum value .*? -', 'Invalid value -', message)}"

@@ -55,6 +55,11 @@ RECONCILE_AGE = Gauge(
     "Time since the partition that was not compared for longest was",
     multiprocess_mode="mostrecent",
 )
+DEAD_LETTERS = Gauge(
+    "billing_dead_letters",
+    "Entries that could not be written and wait for a person",
+    multiprocess_mode="mostrecent",
+)
 PARKED = Gauge(
     "billing_invoices_parked",
     "Invoices that wait for a person before they are issued",
@@ -71,6 +76,32 @@ OUTBOX_AGE = Gauge(
     multiprocess_mode="mostrecent",
 )
 # Set from the ledger's own count, as the revenue is.
+STRIPE_CALLS = Gauge(
+    "billing_stripe_calls_total",
+    "Tries of calls to Stripe, by how they ended",
+    ["outcome"],
+    multiprocess_mode="mostrecent",
+)
+STRIPE_WAITING = Gauge(
+    "billing_stripe_waiting",
+    "Invoices that are not in Stripe yet as they are here",
+    multiprocess_mode="mostrecent",
+)
+STRIPE_AGE = Gauge(
+    "billing_stripe_oldest_seconds",
+    "How long the oldest of them has waited",
+    multiprocess_mode="mostrecent",
+)
+STRIPE_PARKED = Gauge(
+    "billing_stripe_parked",
+    "Calls to Stripe that wait for a person",
+    multiprocess_mode="mostrecent",
+)
+STRIPE_STOPPED = Gauge(
+    "billing_stripe_stopped",
+    "1 while Stripe refuses the API key",
+    multiprocess_mode="mostrecent",
+)
 PAYMENTS = Gauge(
     "billing_payments_total",
     "What Stripe said of payments and invoices: failed, paid, void, uncollectible, contradicts",
@@ -150,6 +181,12 @@ def billed(billing: Billing) -> None:
     PARKED.set(billing.parked)
     NOT_BILLED.set(billing.failures.subscriptions)
     OUTBOX_AGE.set(billing.waiting.oldest_s)
+    for outcome, calls in billing.outcomes.items():
+        STRIPE_CALLS.labels(outcome).set(calls)
+    STRIPE_WAITING.set(billing.stripe.waiting)
+    STRIPE_AGE.set(billing.stripe.oldest_s)
+    STRIPE_PARKED.set(billing.stripe.parked)
+    STRIPE_STOPPED.set(billing.stripe.is_stopped)
     for outcome, payments in billing.payments.items():
         PAYMENTS.labels(outcome).set(payments)
     for _, step in SCHEDULE:

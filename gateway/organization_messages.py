@@ -13,19 +13,16 @@ from gateway.invoice_messages import Limit
 from gateway.messages import Request, Response
 from gateway.subscription_messages import Timezone
 from ledger.domain.organization import BaaStatus, Contact, RetentionClass
+from ledger.domain.text import END, Text
 
-# `$` alone would let a line break pass at the end.
-_END = r"$(?!\n)"
-_LINE = r"^[^\x00-\x1f\x7f]+" + _END
 CENTERS = 1000  # cost centres of one organisation
 
-Text = Annotated[str, msgspec.Meta(pattern=_LINE, max_length=200)]
 Reason = Annotated[Text, msgspec.Meta(description="Of a legal hold; name no patient")]
-Token = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}" + _END)]
+Token = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}" + END)]
 Email = Annotated[
-    str, msgspec.Meta(pattern=r"^[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+" + _END, max_length=254)
+    str, msgspec.Meta(pattern=r"^[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+" + END, max_length=254)
 ]
-Customer = Annotated[str, msgspec.Meta(pattern=r"^cus_[A-Za-z0-9]{1,64}" + _END)]
+Customer = Annotated[str, msgspec.Meta(pattern=r"^cus_[A-Za-z0-9]{1,64}" + END)]
 Centers = Annotated[
     dict[Token, Token],
     msgspec.Meta(

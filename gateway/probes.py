@@ -12,7 +12,7 @@ import msgspec
 
 from gateway import metrics
 from gateway.backlog import Backlog
-from ledger import billing_state, db, store
+from ledger import billing_state, clock, db, store
 from ledger.billing_state import Billing
 from ledger.domain.durability import Profile
 from ledger.durability import Watch
@@ -38,6 +38,13 @@ class Durability(msgspec.Struct, kw_only=True):
     in_force: str
 
 
+class StripeWaiting(msgspec.Struct, kw_only=True):
+    """Invoices that are not in Stripe yet as they are here, and calls that wait for a person."""
+
+    waiting: int
+    parked: int
+
+
 class Ready(msgspec.Struct, kw_only=True, omit_defaults=True):
     """`status`: ready, degraded (usage is taken, but something needs care) or unready."""
 
@@ -46,6 +53,7 @@ class Ready(msgspec.Struct, kw_only=True, omit_defaults=True):
     postgres: str
     ledger_lag: int | None
     durability: Durability
+    stripe: StripeWaiting | None = None
     reasons: list[str] = []
 
 
@@ -101,14 +109,16 @@ class Probes:
         lag: int | None = None
         in_force = Profile.UNKNOWN
         floors: dict[int, str] = {}
+        undrained: Mapping[int, int] = {}
         try:
             look = await self._watch.look()  # first: it also says so when Redis is away
             floors = await self._floors()  # before the cursors, which run ahead of them
             partitions = await self._partitions_of_redis()
-            lag, in_force = sum(partitions.undrained.values()), look.verdict.in_force
+            undrained = partitions.undrained
+            lag, in_force = sum(undrained.values()), look.verdict.in_force
             metrics.LAG.set(lag)
             reasons += [*partitions.reasons(), *look.verdict.reasons]
-            reasons += self._backlog.reasons(partitions.undrained)
+            reasons += self._backlog.reasons(undrained)
             below = self._must_keep and not any(one and one.kept for one in look.of.values())
             unready = not partitions.usable or look.verdict.stopped or below
         except RedisUnavailable as error:
@@ -119,6 +129,8 @@ class Probes:
             reasons.append("postgres does not answer: only accounts already loaded are served")
         else:
             reasons += _reasons(ledger, floors)
+            cursors = {row.partition: row.last_id for row in ledger.cursors}
+            reasons += self._backlog.stalled(undrained, cursors, clock.monotonic())
         if lag is not None and lag > LAGGING_ENTRIES:
             reasons.append("the ledger is behind")
         return Ready(
@@ -127,6 +139,7 @@ class Probes:
             postgres="down" if ledger is None else "up",
             ledger_lag=lag,
             durability=Durability(wanted=self._watch.wanted.profile.label, in_force=in_force.label),
+            stripe=None if ledger is None else _stripe(ledger.billing),
             reasons=reasons,
         )
 
@@ -188,6 +201,7 @@ class Probes:
             ages = await store.reconcile_ages(self._pool)
             cursors = await store.cursors(self._pool)
             billing = await billing_state.look(self._pool)
+            letters = await store.count_open_dead_letters(self._pool)
         except (*db.UNAVAILABLE, db.PostgresError):
             return None
         findings = {one.invariant: one.findings for one in found}
@@ -195,17 +209,24 @@ class Probes:
             metrics.FINDINGS.labels(invariant).set(findings.get(invariant, 0))
         metrics.RECONCILE_AGE.set(max(ages.values(), default=0))
         metrics.billed(billing)
-        return Ledger(sum(one.standing for one in found), ages, cursors, billing)
+        metrics.DEAD_LETTERS.set(letters)
+        return Ledger(sum(one.standing for one in found), ages, cursors, billing, letters)
 
 
 class Ledger(NamedTuple):
     """How much does not agree and was not repaired, how long ago each partition was last looked at
-    to the end (in seconds), how far each is drained, and how invoicing is going."""
+    to the end (in seconds), how far each is drained, how invoicing is going, and how many entries
+    could not be written."""
 
     found: int
     ages: Mapping[int, int]
     cursors: Sequence[store.Cursor]
     billing: Billing
+    letters: int
+
+
+def _stripe(billing: Billing) -> StripeWaiting:
+    return StripeWaiting(waiting=billing.stripe.waiting, parked=billing.stripe.parked)
 
 
 def _named(partitions: Sequence[int]) -> str:
@@ -221,6 +242,8 @@ def _replid(info: Any) -> str | None:
 def _reasons(ledger: Ledger, floors: Mapping[int, str]) -> Iterator[str]:
     """What the ledger says that needs care."""
     yield from ledger.billing.reasons()
+    if ledger.letters:
+        yield f"dead letters wait: {ledger.letters}; ./run dead-letters list"
     if ledger.found:
         yield f"reconcile found {ledger.found} disagreements: ./run reconcile lists them"
     overdue = [one for one, seconds in ledger.ages.items() if seconds > OVERDUE_S]

@@ -13,7 +13,8 @@ from msgspec import UNSET, UnsetType
 
 from gateway.accounts import Accounts
 from gateway.auth import Action, Principal
-from gateway.messages import decode, encoder, say
+from gateway.messages import decode, encoder
+from gateway.nested import decode_nested
 from gateway.once import Answer, asked_once, key_reused, replay
 from gateway.problems import Kind, Problem, unavailable
 from gateway.subscription_answers import preview, shown
@@ -151,16 +152,10 @@ def _wish(verb: Verb, body: bytes) -> tuple[Wish, bool]:
 
 
 def _overrides(raw: msgspec.Raw | UnsetType) -> Overrides | None:
-    """Kept raw until here: a body with objects within is not looked through for double keys."""
+    """Kept raw until here, because of the objects within."""
     if raw is UNSET:
         return None
-    try:
-        return overrides_decoder.decode(raw)
-    except msgspec.ValidationError as error:
-        said = say(str(error), Overrides, "overrides")
-        raise Problem(Kind.INVALID_REQUEST, said) from None
-    except RecursionError:
-        raise Problem(Kind.INVALID_REQUEST, "overrides are nested too deeply") from None
+    return decode_nested(overrides_decoder, bytes(raw), Overrides, "overrides")
 
 
 def given(value: T | UnsetType | None) -> T | None:
@@ -191,9 +186,13 @@ async def _done(work: Awaitable[Outcome]) -> Outcome:
     except NoSubscription:
         raise Problem(Kind.NOT_FOUND, "there is no such subscription") from None
     except Exists:
-        raise Problem(Kind.CONFLICT, "there is a live subscription already") from None
+        raise Problem(
+            Kind.CONFLICT, "there is a live subscription already; change that one"
+        ) from None
     except NoPlan:
-        raise Problem(Kind.INVALID_REQUEST, "plan_tier is not in the catalogue") from None
+        raise Problem(
+            Kind.INVALID_REQUEST, "plan_tier is not in the catalogue; GET /plans lists it"
+        ) from None
     except PlanError as error:
         raise Problem(Kind.INVALID_REQUEST, f"with these overrides: {error}") from None
     except KeyReused:

@@ -2,20 +2,22 @@
 
 Way of one entry: `ledger.drain` reads a partition of the Redis stream and writes one
 transaction (`ledger.booking`: usage rows, totals, seal; and the cursor); `ledger.entitlements`
-builds the quota that Redis enforces from the same tables; `ledger.recovery` decides whether Redis
-may be believed, and `ledger.durability` what it keeps on disk.
+builds the quota that Redis enforces from the same tables, each by a `ledger.snapshot`;
+`ledger.recovery` decides whether Redis may be believed, and `ledger.durability` what it keeps on
+disk.
 
 `ledger.subscriptions` changes a subscription as `ledger.wishes` says; `ledger.supersede` has the
 change reach every quota, and `ledger.reload` a new version of the default tier;
 `ledger.plan_migrations` changes all subscriptions of a plan. `ledger.corrections` adds to a record,
-or takes some of it back. `ledger.once` keeps what a retry is answered.
+or takes some of it back (`ledger.undrained` finds one that is no row yet). `ledger.once` keeps what
+a retry is answered.
 `ledger.cycle` ends periods (`ledger.rollover`; `ledger.grants` is what is left over for the next)
 and writes invoices (`ledger.invoicing`); `ledger.billing_state` is how that goes,
 `ledger.simulation` tries a plan on past usage. `ledger.invoice_actions` is what finance decides
-about an invoice; `ledger.stripe_api` asks Stripe. `ledger.payments` (by `ledger.payment_audit`) is
-what became of an invoice there, `ledger.dunning` what that makes of its subscription.
-`ledger.organizations` keeps what is known of an
-organisation.
+about an invoice. `ledger.stripe_calls` owes invoices to Stripe, `ledger.stripe_delivery` delivers
+them, `ledger.stripe_api` asks Stripe. `ledger.payments` (by `ledger.payment_audit`) is what became
+of an invoice there, `ledger.dunning` what that makes of its subscription. `ledger.organizations`
+keeps what is known of an organisation.
 
 What went wrong: `ledger.reconcile` compares rows, totals, seals (`ledger.seals`) and counters, and
 `ledger.recalculate` makes them anew; `ledger.dead_letters` and `ledger.adoption` carry out what an

@@ -12,20 +12,26 @@ from ledger.db import Executor
 from ledger.store.billing_state import Failures
 from ledger.store.outbox import Overdue
 from ledger.store.stripe_events import Waiting
+from ledger.store.stripe_state import StripeState
 from ledger.supersede import OVERDUE_S
 
+# Longer than a hundred thousand calls take, and than the longest wait between two tries.
+UNDELIVERED_S = 6 * 3600
 UNSEEN_S = 900  # in which a payment that failed is to be seen to
 
 
 class Billing(msgspec.Struct, frozen=True):
     """`issued`: the totals of all invoices by currency. `waiting`: changes that have not reached
-    every quota. `payments`: what became of payments, ever; `owed`: invoices in dunning by step;
-    `told`: what Stripe has told and nobody has seen to."""
+    every quota. `stripe`: delivery to Stripe; `outcomes`: how its tries ended. `payments`: what
+    became of payments, ever; `owed`: invoices in dunning by step; `told`: what Stripe has told and
+    nobody has seen to."""
 
     issued: Mapping[str, Decimal]
     parked: int
     failures: Failures
     waiting: Overdue
+    stripe: StripeState
+    outcomes: Mapping[str, int]
     payments: Mapping[str, int]
     owed: Mapping[str, int]
     told: Waiting
@@ -41,6 +47,18 @@ class Billing(msgspec.Struct, frozen=True):
             why = f" ({self.waiting.reason})" if self.waiting.reason else ""
             minutes = self.waiting.oldest_s // 60
             yield f"changes of terms wait to be drained for {minutes} minutes{why}"
+        yield from self._of_stripe()
+
+    def _of_stripe(self) -> Iterator[str]:
+        if self.stripe.is_stopped:
+            yield "Stripe refuses the API key: nothing is sent until STRIPE_API_KEY is mended"
+        if self.stripe.parked:
+            calls = self.stripe.parked
+            yield f"calls to Stripe are parked: {calls}; ./run stripe parked lists them"
+        # Where nobody delivers, and nobody ever did, nothing is late.
+        if self.outcomes and self.stripe.oldest_s > UNDELIVERED_S:
+            hours = self.stripe.oldest_s // 3600
+            yield f"invoices wait to be sent to Stripe for {hours} hours: {self.stripe.waiting}"
         if self.told.oldest_s > UNSEEN_S:
             minutes = self.told.oldest_s // 60
             yield f"events of Stripe wait for {minutes} minutes: {self.told.waiting}"
@@ -53,6 +71,8 @@ async def look(db: Executor) -> Billing:
         await store.billing_state.count_parked(db),
         await store.billing_state.failures(db),
         await store.outbox.overdue(db, 0),
+        await store.stripe_state.look(db),
+        await store.stripe_state.outcomes(db),
         await store.payments.outcomes(db),
         await store.payments.owed_by_step(db),
         await store.stripe_events.state(db),

@@ -19,13 +19,14 @@ import msgspec
 import structlog
 
 from ledger import store
-from ledger.db import Connection
+from ledger.db import UNAVAILABLE, Connection, Pool
 from ledger.domain.ids import correction_id_for_key
 from ledger.domain.quantity import MAX_UNITS, number_of
 from ledger.domain.usage import Payload, Terms, encode_payload, encode_terms, fingerprint, ms_of
 from ledger.recovery import Superseded, recover
 from ledger.rollover import late_after_end
 from ledger.store.corrections import Correction, Original
+from ledger.undrained import NotDrained, Undrained
 from lua import keys
 from lua.connection import RedisUnavailable
 from lua.packing import NONE, pack_said
@@ -35,16 +36,12 @@ from lua.types import Answer, Fenced, Outcome
 log = structlog.get_logger()
 
 BATCH = 100
+FAILED_S = 60  # until one that cannot be finished is tried again
 RESEND_S = 10  # longer than an entry takes to be drained when nothing is wrong
-PAGE, LOOK = 4000, 100_000  # entries of the streams that are read to find one: a second's work
 
 
 class NoUsage(Exception):
     """There is no such usage record."""
-
-
-class NotDrained(Exception):
-    """The record is not in the ledger yet; the message says what it waits for."""
 
 
 class NotPossible(Exception):
@@ -83,18 +80,19 @@ class Corrections:
     def __init__(self, scripts: Scripts, undrained_cap: int) -> None:
         self._scripts = scripts
         self._cap = undrained_cap
+        self._undrained = Undrained(scripts)
 
-    async def original(self, db: Connection, usage_id: UUID) -> Original:
-        """The record that is to be corrected. Raises `NoUsage`, `NotDrained`, or as Redis
-        does."""
-        found = await store.corrections.original(db, usage_id)
+    async def original(self, pool: Pool, usage_id: UUID) -> Original:
+        """The record that is to be corrected. Raises `NoUsage`,
+        `ledger.undrained.NotDrained`, or as Redis does."""
+        found = await store.corrections.original(pool, usage_id)
         if found is None:
-            if await self._is_waiting(db, usage_id):
+            if await self._undrained.has(pool, usage_id):
                 raise NotDrained("it is on its way to the ledger")
             # Drained while its entry was looked for?
-            found = await store.corrections.original(db, usage_id)
+            found = await store.corrections.original(pool, usage_id)
         if found is None:
-            if await store.corrections.is_parked(db, usage_id):
+            if await store.corrections.is_parked(pool, usage_id):
                 raise NotDrained("it waits for an operator: ./run dead-letters list")
             raise NoUsage
         return found
@@ -105,18 +103,20 @@ class Corrections:
         """Makes a correction, or tells what became of it when it was asked for before. Raises
         `NotPossible`, `KeyReused`, `Refused`, or what Redis and Postgres do: then it may have been
         made, and will be if it was kept."""
-        async with db.transaction():
-            found, is_new = await self._kept(db, original, wanted, now)
-        if found.letter is not None and not found.booked:
-            raise NotPossible(
-                "an operator discarded this correction"
-                if found.letter == "discarded"
-                else "this correction waits for an operator: ./run dead-letters list"
-            )
-        if found.booked:
-            return Corrected(found, await self._booked(db, found))
-        if not is_new:
-            await store.corrections.claim(db, found.usage_id, RESEND_S)
+        while True:
+            async with db.transaction():
+                found, is_new = await self._kept(db, original, wanted, now)
+            if found.letter is not None and not found.booked:
+                raise NotPossible(
+                    "an operator discarded this correction"
+                    if found.letter == "discarded"
+                    else "this correction waits for an operator: ./run dead-letters list"
+                )
+            if found.booked:
+                return Corrected(found, await self._booked(db, found))
+            # What its first sender has withdrawn since must not be sent: nothing would keep it.
+            if is_new or await store.corrections.claim(db, found.usage_id, RESEND_S):
+                break
         answer = await self._send(db, found, original)
         if answer.outcome not in (Outcome.RECORDED, Outcome.REPLAYED):
             withdrawn = await self._withdraw(db, found, original, now)
@@ -131,29 +131,14 @@ class Corrections:
                 await self._finish(db, usage_id, now)
             except (RedisUnavailable, Superseded, Fenced) as error:
                 log.warning("correction_waiting", reason=type(error).__name__)
+            except UNAVAILABLE:
+                raise
+            except Exception as error:
+                # It must not hold up all others. Never the error's own text: it may quote a row.
+                reason = type(error).__name__
+                log.error("correction_failed", usage_id=str(usage_id), reason=reason)
+                await store.corrections.claim(db, usage_id, FAILED_S)
         return len(due)
-
-    async def _is_waiting(self, db: Connection, usage_id: UUID) -> bool:
-        """Whether its entry is in a stream and not drained: no index says so, and normally there
-        are few."""
-        looked_at = 0
-        for cursor in await store.cursors(db):
-            after = cursor.last_id
-            while True:
-                try:
-                    tail = await self._scripts.read(cursor.partition, after=after, count=PAGE)
-                except Fenced:
-                    await recover(db, self._scripts, cursor.partition)
-                    continue
-                if any(one.get("event", b"")[:16] == usage_id.bytes for _, one in tail.entries):
-                    return True
-                looked_at += len(tail.entries)
-                if looked_at >= LOOK:
-                    raise NotDrained("whether it was recorded is known when the ledger caught up")
-                if len(tail.entries) < PAGE:
-                    break
-                after = tail.entries[-1][0]
-        return False
 
     async def _kept(
         self, db: Connection, original: Original, wanted: Wanted, now: datetime

@@ -19,7 +19,7 @@ from uuid import UUID, uuid4
 import structlog
 
 from ledger import store
-from ledger.db import UNAVAILABLE, Connection
+from ledger.db import TOO_LONG, UNAVAILABLE, Connection
 from ledger.domain.invoice import Draft
 from ledger.domain.money import amount_text
 from ledger.invoicing import Drafted, draft_of
@@ -68,12 +68,13 @@ class Cycle:
 
     async def _apart(self, subscription_id: UUID, work: Awaitable[bool]) -> bool:
         """One subscription that cannot be closed or invoiced must not hold up all others: it is
-        tried again later and later, so that many of them do not fill every batch."""
+        tried again later and later, so that many of them do not fill every batch. What takes too
+        long is one of these: where Postgres hangs as a whole, noting it fails as well."""
         try:
             return await work
-        except UNAVAILABLE:
-            raise
         except Exception as error:
+            if isinstance(error, UNAVAILABLE) and not isinstance(error, TOO_LONG):
+                raise
             # Never the error's own text: it may quote a row.
             reason = type(error).__name__
             log.error("not_billed", subscription_id=str(subscription_id), reason=reason)
@@ -95,6 +96,7 @@ class Cycle:
         owed = await reload_quotas(self._db, period_id, subscription_id)
         if owed is None:
             return False
+        await store.billing_state.mended(self._db, subscription_id)
         await self._superseder.reach(self._db, owed)
         return True
 
@@ -107,6 +109,7 @@ class Cycle:
             period = await store.billing_periods.hold(self._db, period_id)
             if period is None:
                 return False
+            await store.billing_periods.take_time(self._db)
             drafted = await draft_of(self._db, stored, period)
             await self._write(stored, period, drafted, now)
             await store.billing_periods.close(self._db, period_id, now)

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 if TYPE_CHECKING:  # generic in the stubs only
-    Connection = asyncpg.Connection[Any]
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = asyncpg.Connection[Any] | PoolConnectionProxy[Any]  # one's own, or of a pool
     Pool = asyncpg.Pool[Any]
 else:
     Connection, Pool = asyncpg.Connection, asyncpg.Pool
-# What a query function needs; a pooled connection is not a Connection to the type checker.
+# What a query function needs: a connection, or a pool.
 Executor = Any
 
+ACQUIRE_S = 5  # for a connection of a pool, when many want one
 COMMAND_TIMEOUT_S = 10  # a frozen Postgres must not hold a request for ever
 CONNECT_TIMEOUT_S = 5
 
@@ -61,6 +64,9 @@ UNAVAILABLE = (
 """What a call raises when Postgres is down, starting, stopping, frozen, full or contended: trying
 again is the answer."""
 
+TOO_LONG = (TimeoutError, asyncpg.QueryCanceledError)
+"""Of these, what one statement raises when it does not end in time; the connection goes on."""
+
 
 def misconfigured(error: BaseException) -> str | None:
     """What is wrong with DATABASE_URL when that is why Postgres lets nobody in; else None."""
@@ -84,13 +90,30 @@ async def connect(database_url: str, *, patient: bool = False) -> Connection:
     )
 
 
+class _Pool(asyncpg.Pool):
+    """Whose connections are waited for so long and no longer: each of its own queries as well."""
+
+    def acquire(self, *, timeout: float | None = None) -> Any:
+        return super().acquire(timeout=timeout or ACQUIRE_S)
+
+
 def pool(database_url: str, size: int) -> Pool:
     """A pool that opens its first connection when first used: the gateway starts without
     Postgres. To be closed by the caller; ``await`` it or use it as a context manager."""
-    return asyncpg.create_pool(
+    return _Pool(
         database_url,
+        connection_class=asyncpg.Connection,
+        record_class=asyncpg.Record,
+        init_size=0,
         min_size=0,
         max_size=size,
+        max_queries=50_000,
+        max_inactive_connection_lifetime=300.0,
+        connect=None,
+        setup=None,
+        init=None,
+        reset=None,
+        loop=None,
         timeout=CONNECT_TIMEOUT_S,
         command_timeout=COMMAND_TIMEOUT_S,
         server_settings=_SESSION,

@@ -6,13 +6,14 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
-from ledger import store
+from ledger import clock, store
 from ledger.cycle import DUE
 from ledger.db import Executor, Pool
 from ledger.domain.line import Line
 from ledger.domain.money import amount_text, is_whole
 from ledger.once import Once, claim, keep
 from ledger.store.invoices import Invoice
+from ledger.stripe_calls import owe_void
 
 
 class NoInvoice(Exception):
@@ -45,6 +46,8 @@ class InvoiceActions:
             if found.status not in ("draft", "open"):
                 raise NotPossible(f"an invoice that is {found.status} cannot be voided")
             await write_off(db, found)
+            # By the real time, which a test clock does not move: Stripe is not in the future.
+            await owe_void(db, invoice_id, clock.now())
             return await _done(db, found, "voided", actor, now, {"reason": reason})
 
     async def credit(

@@ -11,7 +11,7 @@ import msgspec
 
 from ledger import store
 from ledger.db import Executor
-from ledger.domain.in_force import PlanVersion, Stand, in_force, stand_at
+from ledger.domain.in_force import PlanVersion, Stand, in_force, stand_of
 from ledger.domain.invoice import Draft, Late, PlanInForce, Used, draft
 from ledger.domain.line import Line
 from ledger.domain.period import Period, Span, midnight, period_at, zone
@@ -110,6 +110,7 @@ class Invoicing:
         used: dict[PlanVersion, dict[str, Decimal]] = defaultdict(dict)
         late: list[Late] = []
         billed: list[tuple[ToBill, Decimal]] = []
+        voided = await store.billable.voided(self._db, self._stored.subscription_id)
         for one in await store.invoices.to_bill(self._db, self._stored.subscription_id, before):
             if one.is_billed:
                 continue
@@ -118,10 +119,11 @@ class Invoicing:
             quantity = await self._billable(one, terms)
             billed.append((one, quantity))
             before_this = one.billed or Decimal(0)
-            if self._is_its_own(one) and quantity >= before_this:
+            if self._is_its_own(one, quantity):
                 used[version][one.usage_type] = quantity - before_this
             else:
-                late.append(Late(terms, one.usage_type, before_this, quantity))
+                of = voided.get((terms.period.start, *version, one.usage_type))
+                late.append(Late(terms, one.usage_type, before_this, quantity, of))
         of_period = await self._used(billing_period, used) if billing_period else []
         plan = await self._plan((self._stored.plan_tier, self._stored.plan_version))
         made = draft(
@@ -163,12 +165,15 @@ class Invoicing:
         payer = store.invoices.payer_of(self._stored)
         return await by_record(self._db, payer, [one], policy, terms.period, self._stored.timezone)
 
-    def _is_its_own(self, one: ToBill) -> bool:
+    def _is_its_own(self, one: ToBill, quantity: Decimal) -> bool:
         """Whether it is usage of the period that is invoiced, not what came late for it. What the
-        first of two periods of a day was not billed for is the second's."""
+        first of two periods of a day was not billed for is the second's. (Where records cancel each
+        other out that is nothing, and only an adjustment has a line over nothing.)"""
         if one.billing_period != self._billing_period:
             return False
-        return one.billed is None or self._began_again(one.billing_period) is not None
+        if one.billed is None:
+            return True
+        return quantity > one.billed and self._began_again(one.billing_period) is not None
 
     def _in_force(self, period: Period) -> dict[PlanVersion, tuple[Span, ...]]:
         """Up to where the period ended: one that was cut short may have begun again since, on its
@@ -188,14 +193,20 @@ class Invoicing:
         return earlier[-1] if earlier else None
 
     def _stand(self, billing_period: date) -> Stand:
-        last = midnight(billing_period + timedelta(days=1), zone(self._stored.timezone))
-        return stand_at(self._stands, last - timedelta(microseconds=1))
+        return stand_of(self._stands, billing_period, self._stored.timezone)
 
     async def _period(self, billing_period: date) -> Period:
-        stand = self._stand(billing_period)
-        plan = await self._plan((stand.plan_tier, stand.plan_version))
-        start = midnight(billing_period, zone(stand.timezone))
-        return period_at(start, stand.anchor, plan.interval, stand.timezone)
+        """The one that begins on that day as the subscription stood then, or later: what is told
+        of late is in the periods of when it is told, which may begin on other days than before."""
+        then = self._stand(billing_period)
+        found = []
+        for stand in (then, *(one for one in self._stands if one.since > then.since)):
+            plan = await self._plan((stand.plan_tier, stand.plan_version))
+            start = midnight(billing_period, zone(stand.timezone))
+            found.append(period_at(start, stand.anchor, plan.interval, stand.timezone))
+            if found[-1].billing_date == billing_period:
+                return found[-1]
+        return found[0]
 
     async def _plan(self, version: PlanVersion) -> Plan:
         if version not in self._plans:

@@ -16,6 +16,7 @@ from ledger.drain import Drain
 from ledger.plan_migrations import PlanMigrations
 from ledger.reconcile import Reconciler
 from ledger.settings import Secret, Settings
+from ledger.stripe_calls import owe
 from ledger.supersede import Superseder
 from lua.cluster import Cluster
 from lua.connection import RedisConnection, RedisUnavailable
@@ -33,9 +34,11 @@ SECOND_IDLE_S = 1.0  # how soon a second drain joins the first, which suffices w
 FROZEN_LOOK_S = 0.5  # between looks for another worker that holds a partition and hangs
 RECONCILE_S = 2.0  # between looks for a partition that is due
 CYCLE_S = 2.0  # between looks for periods that are over and plans to be migrated
-PAYMENTS_S = 2.0  # between looks for what became of invoices at Stripe
-PAYMENTS_STOP_S = 2.0  # for a question under way when the ledger stops; cut, it is asked again
 SUPERSEDE_S = 2.0  # between looks for changes whose sender died
+STRIPE_S = 2.0  # between looks for invoices that are to be delivered, and for what became of them
+# Each waits for Stripe most of the time. One payer's call that gets no answer must not hold up all.
+STRIPE_WORKERS = 4
+STRIPE_STOP_S = 2.0  # for a call under way when the ledger stops; cut, it is tried again
 # After an outage: easy on a sick server, and back well within two seconds of a healthy one.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 1.0
 
@@ -66,8 +69,10 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         group.create_task(_for_ever("reconcile", settings, stop, partial(_reconcile, stop)))
         group.create_task(_for_ever("supersede", settings, stop, _supersede))
         group.create_task(_for_ever("cycle", settings, stop, _cycle))
-        if settings.stripe_api_key is not None:
-            group.create_task(_payments(settings.stripe_api_key, settings, stop))
+        if settings.stripe_api_key is None:
+            log.warning("stripe_delivery_off", reason="STRIPE_API_KEY is not set; invoices wait")
+        else:
+            group.create_task(_stripe(settings.stripe_api_key, settings, stop))
 
 
 async def _drain(
@@ -136,31 +141,50 @@ async def _cycle(settings: Settings, connection: db.Connection, redis: Redis) ->
     return once
 
 
-async def _payments(key: Secret, settings: Settings, stop: asyncio.Event) -> None:
-    """Asks Stripe what became of invoices; however long it takes, the ledger's other work goes on
-    and ends."""
-    # Not at the top: the library costs 10 MiB, and few ledgers need it.
+async def _stripe(key: Secret, settings: Settings, stop: asyncio.Event) -> None:
+    """Delivers invoices to Stripe and asks what became of them; whatever Stripe does, the ledger's
+    other work goes on and ends."""
+    # Not at the top: the library costs 10 MiB, and few ledgers have a key.
     from ledger.payments import Payments
     from ledger.stripe_api import StripeApi
+    from ledger.stripe_delivery import Delivery
 
-    async def begin(settings: Settings, connection: db.Connection, redis: Redis) -> Once:
+    async def deliver(_settings: Settings, connection: db.Connection, _redis: Redis) -> Once:
+        delivery = Delivery(connection, api)
+        looked_at = clock.monotonic() - STRIPE_S
+
+        async def once() -> float:
+            nonlocal looked_at
+            if clock.monotonic() - looked_at >= STRIPE_S:
+                # Not before each call: that would read again all that waits to be sent.
+                while await owe(connection, clock.now()):
+                    pass
+                looked_at = clock.monotonic()
+            return 0 if await delivery.run_once() else STRIPE_S
+
+        return once
+
+    async def look(settings: Settings, connection: db.Connection, redis: Redis) -> Once:
         superseder = Superseder(Scripts(redis), settings.default_tier, settings.partitions)
         payments = Payments(connection, api, superseder, settings.invoice_grace)
 
         async def once() -> float:
             now = await service_time.now(connection)
-            return 0 if await payments.run_once(now, clock.now()) else PAYMENTS_S
+            return 0 if await payments.run_once(now, clock.now()) else STRIPE_S
 
         return once
 
+    log.info("stripe_delivery_on")
     api = StripeApi(key.reveal(), settings.stripe_api_base)
-    work = asyncio.ensure_future(_for_ever("payments", settings, stop, begin))
+    work = [("stripe", deliver)] * STRIPE_WORKERS + [("payments", look)]
+    workers = [asyncio.ensure_future(_for_ever(name, settings, stop, one)) for name, one in work]
     try:
         await stop.wait()
-        await asyncio.wait({work}, timeout=PAYMENTS_STOP_S)
+        await asyncio.wait(workers, timeout=STRIPE_STOP_S)
     finally:
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
+        for one in workers:
+            one.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
         await api.close()
 
 

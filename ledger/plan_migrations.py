@@ -30,10 +30,6 @@ log = structlog.get_logger()
 BATCH = 50  # subscriptions between looks for periods that are over: about a second
 
 
-class _Shown(Exception):
-    """Ends a savepoint that was only to show what would come of it."""
-
-
 async def ask(pool: Pool, asked: Asked, *, actor: str, now: datetime) -> Progress:
     """Has it done by the ledger; the one that runs where it is the same. Raises `NoPlan` unless
     both versions are there and public."""
@@ -43,14 +39,15 @@ async def ask(pool: Pool, asked: Asked, *, actor: str, now: datetime) -> Progres
                 db, asked.plan_tier, version
             ):
                 raise NoPlan
-        migration_id = await store.plan_migrations.insert(db, asked, actor, now)
-        if migration_id is None:
-            migration_id = await store.plan_migrations.running(db, asked)
-        elif not asked.preview:
-            await store.insert_audit_event(
-                db, "plan_migration_asked", actor, _details(migration_id, asked), now
-            )
-        assert migration_id is not None, "the one in the way is running"
+        migration_id = None
+        while migration_id is None:  # the one in the way may be done by the time it is looked for
+            migration_id = await store.plan_migrations.insert(db, asked, actor, now)
+            if migration_id is None:
+                migration_id = await store.plan_migrations.running(db, asked)
+            elif not asked.preview:
+                await store.insert_audit_event(
+                    db, "plan_migration_asked", actor, _details(migration_id, asked), now
+                )
         found = await store.plan_migrations.progress(db, asked.plan_tier, migration_id)
         assert found is not None
         return found
@@ -120,18 +117,9 @@ class PlanMigrations:
         asked = held.asked
         wish = Wish("migrate", asked.plan_tier, asked.moment, plan_version=asked.to_version)
         address = Address(one.scope, one.user_id, one.organization_id)
-        outcome: Outcome | None = None
-        try:
-            async with self._db.transaction():
-                outcome, owed = await carry_out(
-                    self._db, address, wish, held.actor, now, self._grace
-                )
-                if asked.preview:
-                    raise _Shown
-        except _Shown:
-            owed = []
-        assert outcome is not None
-        return outcome, owed
+        return await carry_out(
+            self._db, address, wish, held.actor, now, self._grace, preview=asked.preview
+        )
 
     async def _end(self, held: Held, now: datetime) -> None:
         await store.plan_migrations.end(self._db, held, now)

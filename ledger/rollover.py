@@ -44,14 +44,8 @@ async def roll(
     while running is not None and running.end <= now and len(owed) != most:
         before, end = running, running.end
         after = fall_due(life, end)
-        advance: Advance | None = None
-        running = None
-        if after.status not in ENDED:
-            running = after.period(end)
-            if after.status in PAID_AHEAD and not is_trial(after.trial_end, running):
-                found = await store.plan(db, after.plan_tier, after.plan_version)
-                assert found is not None, "a subscription is on a plan version that exists"
-                advance = base_fee(found[1], after.plan_version, running)
+        running = None if after.status in ENDED else after.period(end)
+        advance = await _fee_ahead(db, after, running)
         version = await store.subscriptions.update(
             db, stored.subscription_id, after, advance, running, now
         )
@@ -59,9 +53,21 @@ async def roll(
             await store.subscriptions.note(
                 db, stored.subscription_id, "fall_due", "ledger", now, end
             )
-        owed.append(await _over(db, stored, life, before, version, advance, now, grace))
+        is_last = running is None
+        owed.append(
+            await _over(db, stored, life, before, version, advance, now, grace, is_last=is_last)
+        )
         life = after
     return owed
+
+
+async def _fee_ahead(db: Executor, life: Subscription, period: Span | None) -> Advance | None:
+    """What is charged in advance for the period that follows; nothing for a pause or a trial."""
+    if period is None or life.status not in PAID_AHEAD or is_trial(life.trial_end, period):
+        return None
+    found = await store.plan(db, life.plan_tier, life.plan_version)
+    assert found is not None, "a subscription is on a plan version that exists"
+    return base_fee(found[1], life.plan_version, period)
 
 
 async def end(db: Executor, stored: Stored, version: int, now: datetime, grace: timedelta) -> int:
@@ -69,7 +75,7 @@ async def end(db: Executor, stored: Stored, version: int, now: datetime, grace: 
     close that is owed."""
     assert stored.running is not None
     cut = Span(stored.running.start, now)
-    return await _over(db, stored, stored.life, cut, version, None, now, grace, ended=True)
+    return await _over(db, stored, stored.life, cut, version, None, now, grace, is_last=True)
 
 
 async def _over(
@@ -82,19 +88,12 @@ async def _over(
     now: datetime,
     grace: timedelta,
     *,
-    ended: bool = False,
+    is_last: bool,
 ) -> int:
-    change = NewTerms(
-        stored.subscription_id,
-        stored.scope,
-        stored.user_id,
-        stored.organization_id,
-        version,
-        closes=period.end,
-    )
-    owed = await owe(db, change)
+    """Sets down that `period` is to be invoiced once its close is drained, with the base fee of the
+    next in `advance`; the close that is owed. `life`: as it was in the period."""
+    owed = await owe(db, NewTerms.of(stored, version, closes=period.end))
     billing_period = _local(life, period.start)
-    last = ended or fall_due(life, period.end).status in ENDED
     await store.billing_periods.add(
         db,
         stored.subscription_id,
@@ -106,20 +105,34 @@ async def _over(
         lines_before=period.end,
         outbox_id=owed,
         due_at=period.end + grace,
-        rolls_over=(None, None) if last else (life.plan_tier, life.plan_version),
+        rolls_over=(None, None) if is_last else (life.plan_tier, life.plan_version),
     )
-    if last:
-        await store.billing_periods.add(
-            db,
-            stored.subscription_id,
-            "final",
-            period.end,
-            period.end,
-            billing_period,
-            lines_before=now + timedelta(microseconds=1),
-            due_at=period.end + LATEST,
+    if is_last:
+        await _final(
+            db, stored.subscription_id, period.end, billing_period, now, period.end + LATEST
         )
     return owed
+
+
+async def _final(
+    db: Executor,
+    subscription_id: UUID,
+    at: datetime,
+    billing_period: date,
+    now: datetime,
+    due_at: datetime,
+) -> None:
+    """Sets down an invoice of what comes after the last one, with the lines there are by now."""
+    await store.billing_periods.add(
+        db,
+        subscription_id,
+        "final",
+        at,
+        at,
+        billing_period,
+        lines_before=now + timedelta(microseconds=1),
+        due_at=due_at,
+    )
 
 
 async def reload_quotas(
@@ -132,12 +145,7 @@ async def reload_quotas(
         if stored is None or not await store.grants.stop_rolling(db, billing_period_id):
             return None
         version = await store.subscriptions.renew(db, subscription_id)
-        return await owe(
-            db,
-            NewTerms(
-                subscription_id, stored.scope, stored.user_id, stored.organization_id, version
-            ),
-        )
+        return await owe(db, NewTerms.of(stored, version))
 
 
 async def late_after_end(db: Executor, subscription_id: UUID, now: datetime) -> None:
@@ -150,16 +158,7 @@ async def late_after_end(db: Executor, subscription_id: UUID, now: datetime) -> 
         return
     if await store.billing_periods.is_awaited(db, subscription_id):
         return
-    await store.billing_periods.add(
-        db,
-        subscription_id,
-        "final",
-        now,
-        now,
-        _local(stored.life, now),
-        lines_before=now + timedelta(microseconds=1),
-        due_at=now,
-    )
+    await _final(db, subscription_id, now, _local(stored.life, now), now, due_at=now)
 
 
 def _local(life: Subscription, instant: datetime) -> date:

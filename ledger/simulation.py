@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from decimal import Decimal
 from functools import lru_cache
 from uuid import UUID
@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from ledger import store
 from ledger.db import Executor
 from ledger.domain.fees import fees
-from ledger.domain.in_force import PlanVersion, Stand, in_force, stand_at
+from ledger.domain.in_force import PlanVersion, Stand, in_force, stand_of
 from ledger.domain.invoice import Late, PlanInForce, Used, draft
 from ledger.domain.period import Period, Span, midnight, period_at, zone
 from ledger.domain.plan import Plan, Scope
@@ -69,12 +69,16 @@ class Simulation:
         """Usage types that were used and that the plan has no price for."""
 
     async def subscriptions(
-        self, user_id: UUID | None = None, organization_id: UUID | None = None
+        self,
+        user_id: UUID | None = None,
+        organization_id: UUID | None = None,
+        tier: str | None = None,
     ) -> AsyncIterator[Compared]:
-        """Every subscription, or those that a user or an organisation pays for; ended ones too."""
+        """Every subscription, or those that a user or an organisation pays for, ended ones too; or
+        those that a new version of the plan `tier` could reach: live, on no terms of their own."""
         after = _FIRST
         while page := await store.simulation.payers(
-            self._db, after, user_id, organization_id, PAGE
+            self._db, after, user_id, organization_id, tier, PAGE
         ):
             ids = [one.subscription_id for one in page]
             stands = await store.simulation.stands(self._db, ids)
@@ -131,9 +135,7 @@ class Simulation:
         ends: Mapping[date, datetime],
         used: Mapping[date, Sequence[ToBill]],
     ) -> Compared:
-        simulated_history = [
-            replace(one, plan_tier=self._plan.tier, plan_version=SIMULATED) for one in history
-        ]
+        simulated_history = [self._on_plan(one) for one in history]
         payer = payer_of(stored)
         await self._know((stored.plan_tier, stored.plan_version))
         for one in history:
@@ -141,23 +143,17 @@ class Simulation:
         left_out, in_force_sum, simulated_sum = 0, Decimal(0), Decimal(0)
         days = ends.keys() | used.keys()
         for day in days:
-            start = midnight(day, zone(stored.timezone))
-            # Of the day's end: a subscription may have begun anew on the first day of its period.
-            last = midnight(day + timedelta(days=1), zone(stored.timezone))
-            of = stand_at(history, last - timedelta(microseconds=1))
+            of = stand_of(history, day, stored.timezone)
             plan = self._plans[of.plan_tier, of.plan_version]
             if plan.interval != self._plan.interval:
                 left_out += 1
                 continue
+            start = midnight(day, zone(stored.timezone))
             period = _period_at(start, of.anchor, plan.interval, of.timezone)
             rated = _Rated(payer, history, of, period, ends.get(day))
             of_day = used.get(day, ())
             in_force_sum += await self._subtotal(rated, _by_version(of_day))
-            rated = replace(
-                rated,
-                history=simulated_history,
-                of=replace(of, plan_tier=self._plan.tier, plan_version=SIMULATED),
-            )
+            rated = replace(rated, history=simulated_history, of=self._on_plan(of))
             simulated_sum += await self._subtotal(rated, self._as_simulated(of_day))
         return Compared(
             subscription_id=stored.subscription_id,
@@ -171,6 +167,10 @@ class Simulation:
             simulated=simulated_sum,
         )
 
+    def _on_plan(self, stand: Stand) -> Stand:
+        """As if it had been on the plan that is tried."""
+        return replace(stand, plan_tier=self._plan.tier, plan_version=SIMULATED)
+
     def _as_simulated(self, used: Sequence[ToBill]) -> _ByVersion:
         """All of it under the plan, whatever version it was admitted under."""
         by_type: dict[str, list[ToBill]] = defaultdict(list)
@@ -181,22 +181,7 @@ class Simulation:
 
     async def _subtotal(self, rated: _Rated, used: _ByVersion) -> Decimal:
         """What a period's invoice would come to, without credit of other periods."""
-        period = rated.period
-        trial = is_trial(rated.of.trial_end, period)
-        end = period.end if rated.end is None else min(period.end, rated.end)
-        spans = in_force(rated.history, Span(period.start, end))
-        versions = [*spans, *(one for one in used if one not in spans)]
-        of_period: list[Used] = []
-        for version in versions:
-            terms = PlanInForce(
-                await self._know(version), version[1], period, spans.get(version, ()), trial
-            )
-            of_types = used.get(version, {})
-            quantities = {
-                usage_type: await self._billable(rated, usage_type, of, terms)
-                for usage_type, of in of_types.items()
-            }
-            of_period.append(Used(terms, quantities))
+        of_period = await self._used(rated, used)
         currency = self._plans[rated.of.plan_tier, rated.of.plan_version].currency
         if rated.end is None:  # before the subscription's first period: no more than what was used
             late = [
@@ -205,8 +190,25 @@ class Simulation:
                 for usage_type, quantity in one.quantities.items()
             ]
             return draft(currency, late=late).subtotal
-        charged = [] if trial else fees(rated.history, period, rated.of, self._plans)
+        charged = []
+        if not rated.is_trial:
+            charged = fees(rated.history, rated.period, rated.of, self._plans)
         return draft(currency, of_period, prorations=charged).subtotal
+
+    async def _used(self, rated: _Rated, used: _ByVersion) -> list[Used]:
+        """By plan version, those that were in force in the period and those that were used."""
+        end = rated.period.end if rated.end is None else min(rated.period.end, rated.end)
+        spans = in_force(rated.history, Span(rated.period.start, end))
+        found: list[Used] = []
+        for version in [*spans, *(one for one in used if one not in spans)]:
+            plan, times = await self._know(version), spans.get(version, ())
+            terms = PlanInForce(plan, version[1], rated.period, times, rated.is_trial)
+            quantities = {
+                usage_type: await self._billable(rated, usage_type, of_type, terms)
+                for usage_type, of_type in used.get(version, {}).items()
+            }
+            found.append(Used(terms, quantities))
+        return found
 
     async def _billable(
         self, rated: _Rated, usage_type: str, used: Sequence[ToBill], terms: PlanInForce
@@ -233,6 +235,10 @@ class _Rated(msgspec.Struct, frozen=True):
     of: Stand
     period: Period
     end: datetime | None
+
+    @property
+    def is_trial(self) -> bool:
+        return is_trial(self.of.trial_end, self.period)
 
 
 def _stand(stored: Subscription) -> Stand:

@@ -21,15 +21,16 @@ from ledger.db import UNAVAILABLE, Executor, Pool, UniqueViolation
 from ledger.domain import subscription as life
 from ledger.domain.line import Line
 from ledger.domain.overrides import Overrides
-from ledger.domain.plan import Scope
+from ledger.domain.period import Span
+from ledger.domain.plan import Plan, Scope
 from ledger.domain.proration import base_fee
 from ledger.domain.subscription import Changed
-from ledger.once import Once, claim, keep
+from ledger.once import Once, Replayed, claim, keep
 from ledger.organizations import timezone_of
 from ledger.rollover import begin, end, roll
 from ledger.store.subscriptions import Subscription
 from ledger.supersede import NewTerms, Superseder, owe
-from ledger.wishes import Wish, agreed, fee, granted, running_after
+from ledger.wishes import Wish, agreed, decided, fee, running_after
 
 log = structlog.get_logger()
 
@@ -62,12 +63,8 @@ class Stale(Exception):
     """The subscription has changed since the version that the caller saw."""
 
 
-class _Preview(Exception):
+class _Shown(Exception):
     """Ends a transaction that was only to show what it would do."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__()
-        self.outcome = outcome
 
 
 class Subscriptions:
@@ -110,30 +107,17 @@ class Subscriptions:
                         timezone=timezone or await timezone_of(db, address.organization_id),
                         trial_days=trial_days,
                     )
-                    changed, first = Changed(begun), begun.period(start or now)
-                    if begun.status == "active" and not life.is_trial(begun.trial_end, first):
-                        advance = base_fee(plan, version, first)
-                        changed = Changed(begun, fee(advance), advance)
-                    await store.subscriptions.insert(
-                        db,
-                        subscription_id,
-                        address.scope,
-                        address.user_id,
-                        address.organization_id,
-                        begun,
-                        changed.advance,
-                        first,
-                        now,
+                    first = begun.period(start or now)
+                    outcome, owed = await _insert(
+                        db, address, subscription_id, plan, begun, first, actor, now
                     )
-                    owed = await _finish(
-                        db, address, subscription_id, "create", actor, now, changed
-                    )
-                    held = await _held(db, address)
-                    await begin(db, held, now)
-                    outcome = Outcome(held, plan.currency, changed.lines)
                     await keep(db, once, outcome)
             except UniqueViolation:
                 raise Exists from None
+            except Replayed:
+                # Who made it may have died before the quotas were told.
+                await self._superseder.run_once(db)
+                raise
             await self._reach_quotas(db, owed)
         return outcome
 
@@ -151,16 +135,11 @@ class Subscriptions:
         `NoSubscription`, `NoPlan`, `Stale`, `Exists`, `NotAllowed`, `PlanError`."""
         async with self._pool.acquire() as db:
             try:
-                async with db.transaction():
-                    outcome, owed = await carry_out(
-                        db, address, wish, actor, now, self._grace, if_version
-                    )
-                    if preview:
-                        raise _Preview(outcome)
+                outcome, owed = await carry_out(
+                    db, address, wish, actor, now, self._grace, if_version, preview=preview
+                )
             except UniqueViolation:
                 raise Exists from None
-            except _Preview as shown:
-                return shown.outcome
             for one in owed:
                 await self._reach_quotas(db, one)
         return outcome
@@ -181,17 +160,42 @@ async def carry_out(
     now: datetime,
     grace: timedelta,
     if_version: int | None = None,
+    *,
+    preview: bool = False,
 ) -> tuple[Outcome, list[int]]:
-    """The subscription after what is wished, and all that is then owed to Redis. Within the
-    caller's transaction; raises what `Subscriptions.act` does."""
+    """The subscription after what is wished, and all that is then owed to Redis; nothing is kept
+    with `preview`. In a transaction, or a savepoint of the caller's; raises what
+    `Subscriptions.act` does."""
+    try:
+        async with db.transaction():
+            outcome, owed = await _carry_out(db, address, wish, actor, now, grace, if_version)
+            if preview:
+                raise _Shown
+    except _Shown:
+        return outcome, []
+    return outcome, owed
+
+
+async def _carry_out(
+    db: Executor,
+    address: Address,
+    wish: Wish,
+    actor: str,
+    now: datetime,
+    grace: timedelta,
+    if_version: int | None,
+) -> tuple[Outcome, list[int]]:
+    await store.subscriptions.wait_at(db, address.scope, address.user_id, address.organization_id)
     found = await _held(db, address)
     if if_version not in (None, found.version):
         raise Stale
-    # A ledger may have ended the period while this waited for the row.
-    now = max(now, found.updated_at)
+    # A ledger may have ended the period while this waited for the row. And what begins again does
+    # so after its end: beginnings and ends of one day are told apart by their instants.
+    apart = timedelta(microseconds=1 if wish.verb == "reactivate" else 0)
+    now = max(now, found.updated_at + apart)
     owed = await roll(db, found, now, grace)
     found = await _held(db, address)
-    plan, changed = await granted(db, found, wish, actor, now)
+    plan, changed = await decided(db, found, wish, actor, now)
     running = running_after(found, changed.subscription, now)
     version = await store.subscriptions.update(
         db,
@@ -207,6 +211,39 @@ async def carry_out(
     held = await _held(db, address)
     if wish.verb == "reactivate":
         await begin(db, held, now)
+    return Outcome(held, plan.currency, changed.lines), owed
+
+
+async def _insert(
+    db: Executor,
+    address: Address,
+    subscription_id: UUID,
+    plan: Plan,
+    begun: life.Subscription,
+    first: Span,
+    actor: str,
+    now: datetime,
+) -> tuple[Outcome, int]:
+    """A subscription that begins with the period `first`, charged in advance unless it is a
+    trial's; what it owes to Redis."""
+    changed = Changed(begun)
+    if begun.status == "active" and not life.is_trial(begun.trial_end, first):
+        advance = base_fee(plan, begun.plan_version, first)
+        changed = Changed(begun, fee(advance), advance)
+    await store.subscriptions.insert(
+        db,
+        subscription_id,
+        address.scope,
+        address.user_id,
+        address.organization_id,
+        begun,
+        changed.advance,
+        first,
+        now,
+    )
+    owed = await _finish(db, address, subscription_id, "create", actor, now, changed)
+    held = await _held(db, address)
+    await begin(db, held, now)
     return Outcome(held, plan.currency, changed.lines), owed
 
 
@@ -246,8 +283,7 @@ async def _finish(
         db, f"subscription_{_PAST[verb]}", actor, details, now,
         user_id=held.user_id, organization_id=held.organization_id,
     )  # fmt: skip
-    change = NewTerms(subscription_id, held.scope, held.user_id, held.organization_id, held.version)
-    return await owe(db, change)
+    return await owe(db, NewTerms.of(held, held.version))
 
 
 _PAST = {

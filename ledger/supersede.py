@@ -25,8 +25,9 @@ from ledger.db import Executor
 from ledger.domain.control import Control, Kind, encode_control
 from ledger.domain.plan import Scope
 from ledger.domain.usage import ms_of
-from ledger.entitlements import NoDefaultTier
 from ledger.recovery import Superseded, recover
+from ledger.snapshot import NoDefaultTier
+from ledger.store.subscriptions import Subscription
 from lua import keys
 from lua.connection import RedisUnavailable
 from lua.scripts import Scripts
@@ -51,6 +52,12 @@ class NewTerms(msgspec.Struct, frozen=True):
     organization_id: UUID | None
     version: int
     closes: datetime | None = None  # the end of a period: refused by a Redis that is not there yet
+
+    @classmethod
+    def of(cls, one: Subscription, version: int, closes: datetime | None = None) -> NewTerms:
+        return cls(
+            one.subscription_id, one.scope, one.user_id, one.organization_id, version, closes
+        )
 
 
 async def owe(db: Executor, change: NewTerms) -> int:

@@ -10,10 +10,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from ledger.db import Connection, Pool
+from ledger.db import ACQUIRE_S, Connection, Pool
 
 SPARE = 2  # connections that loads leave to all else
-ACQUIRE_S = 5  # for a connection, when many accounts are cold at once
 
 
 class Turns:
@@ -29,7 +28,7 @@ class Turns:
         async with asyncio.timeout(ACQUIRE_S):
             await self._free.acquire()
         try:
-            async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
-                yield connection  # type: ignore[misc]
+            async with self._pool.acquire() as connection:
+                yield connection
         finally:
             self._free.release()

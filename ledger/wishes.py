@@ -1,4 +1,5 @@
-"""What the rules make of a wish for a subscription: pure but for the plans that it looks up."""
+"""What the rules make of a wish for a subscription: pure but for plans. It looks them up, and where
+terms are agreed with one customer makes that customer's version of one."""
 
 from __future__ import annotations
 
@@ -78,7 +79,7 @@ async def agreed(
     return await own_version(db, subscription_id, public, overrides, actor=actor, now=now)
 
 
-async def granted(
+async def decided(
     db: Executor, found: Subscription, wish: Wish, actor: str, now: datetime
 ) -> tuple[Plan, Changed]:
     """What the rules make of a wish, and the plan whose currency its lines have."""

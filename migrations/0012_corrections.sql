@@ -22,5 +22,10 @@ CREATE INDEX usage_records_reversing ON usage_records (reversal_of) WHERE revers
 ALTER TABLE usage_records ALTER COLUMN used_after DROP NOT NULL;
 COMMENT ON COLUMN usage_records.used_after IS 'Null in a correction whose quota was not in Redis: no counter was changed by it.';
 
+-- An entry begins with its usage id. Letters that were settled stay, and a bad build parks many.
+CREATE INDEX dead_letters_of_usage ON dead_letters (left(entry ->> 'event', 32));
+
+CREATE INDEX invoices_of_subscription ON invoices (subscription_id);
+
 ALTER TABLE billed_usage ADD COLUMN records BIGINT;
 COMMENT ON COLUMN billed_usage.records IS 'How many records were measured: those that cancel each out change no quantity. Null when not known.';

@@ -1,4 +1,4 @@
-"""The Python client: records, checks and reads usage, from async and from ordinary code.
+"""The Python client: records, checks, corrects and reads usage, from async and from ordinary code.
 
     async with BillingClient("http://localhost:8081", token) as billing:
         recorded = await billing.record(user_id="ada", usage_type="api_calls", quantity=1)
@@ -32,7 +32,7 @@ from gateway.client.errors import (
     Unavailable,
 )
 from gateway.client.metering import Meter, SyncMeter
-from gateway.client.results import Checked, Limit, Quota, Quotas, Recorded, UsageRecord
+from gateway.client.results import Checked, Corrected, Limit, Quota, Quotas, Recorded, UsageRecord
 from gateway.client.sending import Retrying
 from gateway.client.synchronous import SyncBillingClient
 from gateway.client.transport import Token
@@ -44,6 +44,7 @@ __all__ = [
     "BillingError",
     "Checked",
     "Conflict",
+    "Corrected",
     "Forbidden",
     "IdempotencyKeyReused",
     "InvalidUsage",

@@ -13,10 +13,10 @@ from urllib.parse import quote
 
 from gateway.client.batching import Batcher, Batching
 from gateway.client.metering import Clock, Meter
-from gateway.client.results import Checked, Quotas, Recorded, UsagePage, UsageRecord
+from gateway.client.results import Checked, Corrected, Quotas, Recorded, UsagePage, UsageRecord
 from gateway.client.sending import Call, Retrying, Sender
 from gateway.client.transport import Answer, Http, Token
-from gateway.client.usage import Id, Quantity, usage_body, usage_key, usage_query
+from gateway.client.usage import Id, Quantity, correction_body, usage_body, usage_key, usage_query
 
 T = TypeVar("T")
 
@@ -106,6 +106,22 @@ class BillingClient:
             return await self._answered(call, "POST", "/usage")
         with self._counted():
             return await self._batcher.submit(call)
+
+    async def correct(
+        self, usage_id: Id, *, quantity: Quantity, reason: str, key: str | None = None
+    ) -> Corrected:
+        """Adds to recorded usage, or takes some of it back (a negative quantity), exactly once.
+
+        Needs a token of finance or admin. `reason` goes into the audit trail: name no patient.
+        `key` as in `record`. Usage that is too new to be in the ledger is waited for until the
+        deadline. Raises `Conflict` when more would be taken back than is left, `Unavailable` when
+        there was no definite answer in time.
+        """
+        key = usage_key(key)
+        body = correction_body(quantity, reason, key)
+        call = self._call(_read_corrected, body=body, key=key)
+        path = f"/usage/{quote(str(usage_id), safe='')}/corrections"
+        return await self._answered(call, "POST", path)
 
     async def check(
         self,
@@ -220,3 +236,7 @@ class BillingClient:
 
 def _read_recorded(answer: Answer) -> Recorded:
     return Recorded.read(answer.document, answer.replayed)
+
+
+def _read_corrected(answer: Answer) -> Corrected:
+    return Corrected.read(answer.document, answer.replayed)

@@ -12,8 +12,9 @@ class BillingError(Exception):
     """The service refused the call or could not be asked; the subclass says which.
 
     `status` is the HTTP status of the last answer (None: none came), `slug` the problem's name in
-    the API, `key` the idempotency key of a record. `outcome_unknown` is true when an attempt may
-    have been recorded: call `record` again with ``key=error.key`` to find out; it counts once.
+    the API, `key` the idempotency key of a record or correction. `outcome_unknown` is true when an
+    attempt may have been recorded: make the same call again with ``key=error.key`` to find out; it
+    counts once.
     `retry_after` is how many seconds the service asked to wait, None when it did not say.
     """
 
@@ -52,11 +53,13 @@ class NotFound(BillingError):
 
 
 class Conflict(BillingError):
-    """What is stored contradicts the call, such as a user's organisation (409, 412)."""
+    """What is stored contradicts the call, such as a user's organisation (409, 412).
+
+    With `retry_after` only for now: usage that is to be corrected has not reached the ledger."""
 
 
 class IdempotencyKeyReused(BillingError):
-    """The key was used before for other usage (422). Nothing was recorded now."""
+    """The key was used before for another call (422). Nothing was recorded now."""
 
 
 class LimitReached(BillingError):

@@ -40,6 +40,34 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True)
+class Corrected:
+    """A correction, which is a record of its own. `net_quantity` is what is left of the record that
+    it corrects. `quota_remaining` is None also where that record's quota is not in use now."""
+
+    usage_id: UUID
+    correction_of: UUID
+    quantity: Decimal
+    net_quantity: Decimal
+    recorded_at: datetime
+    quota_remaining: Decimal | None
+    quota_exceeded: bool
+    replayed: bool
+
+    @classmethod
+    def read(cls, said: Document, replayed: bool) -> Corrected:
+        return cls(
+            usage_id=UUID(said["usage_id"]),
+            correction_of=UUID(said["correction_of"]),
+            quantity=quantity(said["quantity"]),
+            net_quantity=quantity(said["net_quantity"]),
+            recorded_at=datetime.fromisoformat(said["recorded_at"]),
+            quota_remaining=_optional(said["quota_remaining"]),
+            quota_exceeded=_flag(said["quota_exceeded"]),
+            replayed=replayed,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Limit:
     """A limit: `scope` is ``user`` or ``organization``, `window` ``month``, ``year`` or, for a
     rate, such as ``60s``."""

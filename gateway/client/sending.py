@@ -1,8 +1,9 @@
 """One call through all its attempts.
 
-Sending a record again is safe because it carries its key. So whatever leaves the outcome open (no
-answer, 408, 5xx) is sent again, after growing random pauses or the pause that the service asks for,
-until there is a definite answer or the call's deadline has come.
+Sending a record or a correction again is safe because it carries its key. So whatever leaves the
+outcome open (no answer, 408, 5xx) or comes too early (409 with a pause) is sent again, after
+growing random pauses or the pause that the service asks for, until there is a definite answer or
+the call's deadline has come.
 """
 
 from __future__ import annotations
@@ -110,7 +111,8 @@ class Call(Generic[T]):
 
     def give_up(self) -> None:
         if not self.future.done():
-            self.future.set_exception(self.unavailable())
+            early = self._last.is_early and not self.under_way
+            self.future.set_exception(self._refusal(self._last) if early else self.unavailable())
 
     def unavailable(self) -> Unavailable:
         """The error of a call whose time is over."""

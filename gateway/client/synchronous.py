@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 from gateway.client.asynchronous import BillingClient
 from gateway.client.batching import Batching
 from gateway.client.metering import Clock, SyncMeter
-from gateway.client.results import Checked, Quotas, Recorded, UsageRecord
+from gateway.client.results import Checked, Corrected, Quotas, Recorded, UsageRecord
 from gateway.client.sending import Retrying
 from gateway.client.transport import Token
 from gateway.client.usage import Id, Quantity, usage_query
@@ -105,6 +105,12 @@ class SyncBillingClient:
                 key=key,
             )
         )
+
+    def correct(
+        self, usage_id: Id, *, quantity: Quantity, reason: str, key: str | None = None
+    ) -> Corrected:
+        """See `BillingClient.correct`."""
+        return self._run(self._client.correct(usage_id, quantity=quantity, reason=reason, key=key))
 
     def check(
         self,

@@ -43,13 +43,19 @@ class Answer:
 
     @property
     def worth_retrying(self) -> bool:
-        return self.status in (0, 408) or self.status >= 500
+        return self.status in (0, 408) or self.status >= 500 or self.is_early
+
+    @property
+    def is_early(self) -> bool:
+        """A conflict that will pass: usage that is to be corrected has not reached the ledger."""
+        return self.status == 409 and self.retry_after is not None
 
     @property
     def without_effect(self) -> bool:
         """Certainly nothing was recorded by this attempt, though it was no definite answer."""
         return (
             not self.sent
+            or self.is_early
             or self.document.get("outcome") == "not_recorded"
             or (self.status == 408 and self.slug == "timeout")
         )

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
+from typing import Any
 from uuid import UUID, uuid4
 
 Quantity = int | Decimal | str
@@ -67,11 +68,21 @@ def usage_body(
         "occurred_at": _instant(occurred_at, "occurred_at"),
         "idempotency_key": key,
     }
-    given = {name: value for name, value in fields.items() if value is not None}
+    return _with_quantity(
+        {name: value for name, value in fields.items() if value is not None}, quantity
+    )
+
+
+def _with_quantity(fields: Mapping[str, Any], quantity: Quantity) -> bytes:
     # Not escaped to ASCII, so that text that is not Unicode fails here, at its caller, and not in
     # a batch that it shares with others.
-    text = json.dumps(given, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return f'{text[:-1]},"quantity":{number(quantity)}}}'.encode()
+
+
+def correction_body(quantity: Quantity, reason: str, key: str) -> bytes:
+    """The body of a correction. Raises TypeError or ValueError for what cannot be sent."""
+    return _with_quantity({"reason": reason, "idempotency_key": key}, quantity)
 
 
 def usage_query(

@@ -11,9 +11,10 @@ from decimal import Decimal
 
 import msgspec
 
-from gateway.messages import say
 from gateway.operators.session import DONE, WRONG_USAGE, Session, answer, fail, text
+from gateway.wrong_body import say
 from ledger import store
+from ledger.db import Connection
 from ledger.domain.ids import dev_uuid, parse
 from ledger.domain.money import amount_text
 from ledger.domain.plan import Plan
@@ -60,6 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--user", metavar="ID", type=text, help="what the user pays for, or used without paying"
     )
+    which.add_argument(
+        "--on",
+        metavar="TIER",
+        type=text,
+        help="live subscriptions on a public version of this plan",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -77,11 +84,11 @@ async def simulate(args: argparse.Namespace, config: Settings) -> int:
 async def _simulate(session: Session, args: argparse.Namespace, plan: Plan) -> int:
     db = session.connection
     async with db.transaction(isolation="repeatable_read", readonly=True):
-        await store.simulation.take_time(db)
+        await store.billing_periods.take_time(db)
         simulation = Simulation(db, plan, args.since, args.until)
         try:
             check(plan, await store.usage_types(db))
-            found = _found(simulation, args, is_dev=session.settings.is_dev)
+            found = _found(db, simulation, args, is_dev=session.settings.is_dev)
             await (_print_json if args.json else _print_table)(found, simulation, args, plan)
             sys.stdout.flush()
         except PlanError as error:
@@ -94,17 +101,20 @@ async def _simulate(session: Session, args: argparse.Namespace, plan: Plan) -> i
 
 
 async def _found(
-    simulation: Simulation, args: argparse.Namespace, *, is_dev: bool
+    db: Connection, simulation: Simulation, args: argparse.Namespace, *, is_dev: bool
 ) -> AsyncIterator[Compared]:
-    """Each subscription with periods in the window. Raises `Wrong` for a payer nobody knows."""
+    """Each subscription with periods in the window. Raises `Wrong` for a payer or a plan nobody
+    knows."""
     identify = dev_uuid if is_dev else parse
     try:
         user = identify(args.user) if args.user else None
         organization = identify(args.organization) if args.organization else None
     except ValueError:
         raise Wrong("--user and --organization need a UUID") from None
+    if args.on and await store.newest_plan(db, args.on) is None:
+        raise Wrong("--on: is no plan of the catalogue; GET /plans lists it")
     known = False
-    async for one in simulation.subscriptions(user, organization):
+    async for one in simulation.subscriptions(user, organization, args.on):
         known = True
         if one.periods or one.left_out:
             yield one

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import msgspec
 
-from ledger.domain.period import Span
+from ledger.domain.period import Span, midnight, zone
 from ledger.domain.subscription import ENDED, SubscriptionStatus
 
 PlanVersion = tuple[str, int]  # tier and version
@@ -49,3 +49,10 @@ def in_force(history: Sequence[Stand], period: Span) -> dict[PlanVersion, tuple[
 def stand_at(history: Sequence[Stand], instant: datetime) -> Stand:
     """The one in force at an instant; the first for what came before."""
     return next((one for one in reversed(history) if one.since <= instant), history[0])
+
+
+def stand_of(history: Sequence[Stand], billing_period: date, timezone: str) -> Stand:
+    """The one that a period goes by: in force when its first day ended, because a subscription may
+    have begun anew on that day."""
+    next_day = midnight(billing_period + timedelta(days=1), zone(timezone))
+    return stand_at(history, next_day - timedelta(microseconds=1))

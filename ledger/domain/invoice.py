@@ -53,14 +53,22 @@ class Used(msgspec.Struct, frozen=True):
     quantities: Mapping[str, Decimal]
 
 
+class Voided(msgspec.Struct, frozen=True):
+    """Amounts of the invoices of one usage: on those that were voided, and on the others."""
+
+    written_off: Decimal
+    standing: Decimal
+
+
 class Late(msgspec.Struct, frozen=True):
     """Billable quantity of a period that was invoiced: as it was billed, adjustments included,
-    and as it is now."""
+    and as it is now. `voided` when one of its invoices was."""
 
     terms: PlanInForce
     usage_type: str
     billed: Decimal
     now: Decimal
+    voided: Voided | None = None
 
 
 class Draft(msgspec.Struct, frozen=True):
@@ -155,8 +163,11 @@ def _unpriced(usage_type: str, quantity: Decimal) -> Line:
 def _adjustment(late: Late) -> Iterator[Line]:
     if late.terms.trial:
         return
-    was = _sum(_rated(late.terms, late.usage_type, late.billed))
     now = _sum(_rated(late.terms, late.usage_type, late.now))
+    if late.voided is None:
+        was = _sum(_rated(late.terms, late.usage_type, late.billed))
+    else:  # what was written off is neither charged again nor given back
+        now, was = max(now - late.voided.written_off, Decimal(0)), late.voided.standing
     # Records that change nothing are on a line all the same: every record is on one.
     instead = "as before" if late.now == late.billed else f"instead of {plain(late.billed)}"
     line = Line(

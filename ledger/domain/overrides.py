@@ -10,17 +10,17 @@ from msgspec.structs import replace
 
 from ledger.domain.plan import DecimalText, Entitlement, Plan, Price
 from ledger.domain.plan_problems import PlanError
+from ledger.domain.text import Text
 
 T = TypeVar("T")
 MOST = 1000  # entries of a kind: a plan has one for each usage type and scope
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 
 class Overrides(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Each entry takes the place of the plan's for the same usage type (and scope), or is added;
     what is not named stays the plan's."""
 
-    name: Name | None = None
+    name: Text | None = None
     base_fee: DecimalText | None = None
     entitlements: Annotated[tuple[Entitlement, ...], msgspec.Meta(max_length=MOST)] = ()
     prices: Annotated[tuple[Price, ...], msgspec.Meta(max_length=MOST)] = ()

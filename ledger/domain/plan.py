@@ -9,14 +9,16 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from ledger.domain.text import END, Text
+
 Scope = Literal["user", "organization"]
 Enforcement = Literal["hard", "soft", "shadow"]
 Model = Literal["per_unit", "graduated", "volume", "package", "flat"]
 Policy = Literal["exact", "ceil", "cms_8_minute", "cpt_midpoint", "threshold"]
 
 # A decimal in a string, as money and plan numbers travel: exact, never a float, never NaN.
-DecimalText = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,12}(\.[0-9]{1,6})?$")]
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
+DecimalText = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,12}(\.[0-9]{1,6})?" + END)]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,49}" + END)]
 
 
 class RateLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,8 +80,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One version of a plan; versions are never edited, a change makes a new one."""
 
     tier: Name
-    name: str
-    currency: Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")]
+    name: Text
+    currency: Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}" + END)]
     interval: Literal["month", "year"]
     base_fee: DecimalText
     trial_days: Annotated[int, msgspec.Meta(ge=0, le=366)]

@@ -46,3 +46,12 @@ INSERT INTO billable_usage (subscription_id, billing_period, plan_tier, plan_ver
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 ON CONFLICT (subscription_id, billing_period, plan_tier, plan_version, usage_type, partition) DO UPDATE
 SET quantity = EXCLUDED.quantity, records = EXCLUDED.records;
+
+-- name: voided_usage
+SELECT l.period_start, l.plan_tier, l.plan_version, l.usage_type,
+       SUM(l.amount) FILTER (WHERE i.status = 'void') AS written_off,
+       COALESCE(SUM(l.amount) FILTER (WHERE i.status <> 'void'), 0) AS standing
+FROM invoices i JOIN invoice_lines l USING (invoice_id)
+WHERE i.subscription_id = $1 AND l.usage_type IS NOT NULL
+  AND EXISTS (SELECT FROM invoices v WHERE v.subscription_id = $1 AND v.status = 'void')
+GROUP BY 1, 2, 3, 4 HAVING bool_or(i.status = 'void');

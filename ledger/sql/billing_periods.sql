@@ -43,3 +43,8 @@ FROM subscription_history WHERE subscription_id = $1 ORDER BY version;
 -- name: period_ends
 SELECT billing_period, ARRAY_AGG(period_end ORDER BY period_end) AS ends FROM billing_periods
 WHERE subscription_id = $1 AND kind = 'period' GROUP BY billing_period;
+
+-- name: take_time
+-- Rating a great many records takes longer than a transaction may be idle. Only for one that at most holds
+-- a subscription: whoever wants that waits so long for a ledger that hangs.
+SELECT set_config('idle_in_transaction_session_timeout', '60000', TRUE);

@@ -13,9 +13,9 @@ WHERE k.usage_id = $1;
 SELECT FROM usage_keys WHERE usage_id = $1 FOR UPDATE;
 
 -- name: is_parked
--- Whether an entry waits for an operator: it begins with its usage id.
+-- Whether an entry waits for an operator: it begins with its usage id, 32 digits of it.
 SELECT EXISTS (SELECT FROM dead_letters
-               WHERE status = 'open' AND starts_with(entry ->> 'event', encode(uuid_send($1::UUID), 'hex')));
+               WHERE status = 'open' AND left(entry ->> 'event', 32) = encode(uuid_send($1::UUID), 'hex'));
 
 -- name: corrected
 -- Units of a record's corrections but for one: those that were asked for and not discarded, and those
@@ -26,7 +26,7 @@ SELECT COALESCE(SUM(units), 0)::BIGINT FROM (
         EXISTS (SELECT FROM usage_keys k WHERE k.usage_id = c.usage_id)
         OR NOT EXISTS (SELECT FROM dead_letters
                        WHERE status = 'discarded'
-                         AND starts_with(entry ->> 'event', encode(uuid_send(c.usage_id), 'hex'))))
+                         AND left(entry ->> 'event', 32) = encode(uuid_send(c.usage_id), 'hex')))
     UNION
     SELECT r.usage_id, (r.quantity / t.unit)::BIGINT
     FROM usage_records r JOIN usage_types t USING (usage_type) WHERE r.reversal_of = $1
@@ -43,7 +43,7 @@ ON CONFLICT DO NOTHING RETURNING usage_id;
 SELECT c.usage_id, c.original_id, c.idempotency_key, c.fingerprint, c.units, c.net_units, c.recorded_by,
        EXISTS (SELECT FROM usage_keys k WHERE k.usage_id = c.usage_id) AS booked,
        (SELECT status FROM dead_letters
-        WHERE starts_with(entry ->> 'event', encode(uuid_send(c.usage_id), 'hex'))
+        WHERE left(entry ->> 'event', 32) = encode(uuid_send(c.usage_id), 'hex')
         ORDER BY dead_letter_id DESC LIMIT 1) AS letter
 FROM usage_corrections c WHERE c.usage_id = $1;
 

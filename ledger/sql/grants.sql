@@ -35,7 +35,10 @@ RETURNING usage_type, quantity;
 -- name: rolling_periods
 SELECT b.billing_period_id, b.subscription_id FROM billing_periods b
 JOIN outbox o ON o.outbox_id = b.outbox_id AND o.done_at IS NOT NULL
-WHERE b.rolls_over ORDER BY b.period_end LIMIT $1;
+WHERE b.rolls_over
+  AND NOT EXISTS (SELECT FROM billing_failures f
+                  WHERE f.subscription_id = b.subscription_id AND f.retry_at > NOW())
+ORDER BY b.period_end LIMIT $1;
 
 -- name: stop_rolling
 UPDATE billing_periods SET rolls_over = FALSE WHERE billing_period_id = $1 AND rolls_over

@@ -36,8 +36,8 @@ SELECT line FROM pending_lines WHERE subscription_id = $1 ORDER BY line_id;
 -- name: next_invoice_number
 -- What is issued is summed where it gets its number: exact, and no scrape ever reads all invoices.
 WITH summed AS (
-    INSERT INTO issued_totals AS t VALUES ($1, $2, 1) ON CONFLICT (currency) DO UPDATE
-    SET total = t.total + EXCLUDED.total, invoices = t.invoices + 1)
+    INSERT INTO issued_totals AS t VALUES ($1, $2) ON CONFLICT (currency) DO UPDATE
+    SET total = t.total + EXCLUDED.total)
 UPDATE invoice_numbers SET last = last + 1 RETURNING last;
 
 -- name: insert_invoice
@@ -95,7 +95,8 @@ SELECT * FROM invoices
 WHERE ($1::UUID IS NULL OR organization_id = $1) AND ($2::UUID IS NULL OR user_id = $2)
   AND ($3::TEXT IS NULL OR scope = $3) AND ($4::TEXT IS NULL OR status = $4)
   AND ($5::TIMESTAMPTZ IS NULL OR (created_at, period_end, invoice_id) < ($5, $6, $7::UUID))
-ORDER BY created_at DESC, period_end DESC, invoice_id DESC LIMIT $8;
+  AND ($8::TEXT IS NULL OR number = $8)
+ORDER BY created_at DESC, period_end DESC, invoice_id DESC LIMIT $9;
 
 -- name: line_usage_position
 SELECT recorded_at FROM usage_records WHERE usage_id = $1;

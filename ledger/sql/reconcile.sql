@@ -51,23 +51,30 @@ LEFT JOIN usage_records r ON r.usage_id = k.usage_id AND r.recorded_at = k.recor
 WHERE k.partition = $1 AND r.usage_id IS NULL ORDER BY k.usage_id;
 
 -- name: passed_limits
--- I4: pools by the payer's plan, caps by the user's own, else by the payer's. No cap where the user's own
--- subscription has changed since: which one was in force then is not known. A limit is the plan's and
--- what was granted for the period.
+-- I4: by the terms in the record, whatever the plan is by now. They are the payer's: where an organisation
+-- pays for a user who has a subscription as well, the cap is that one's, as far as it is known: it has not
+-- changed since. A limit is the plan's and what was granted for the period.
 SELECT r.usage_id, r.position, r.usage_type, e ->> 'scope' AS scope, e ->> 'limit' AS "limit"
 FROM usage_records r
-LEFT JOIN subscriptions s ON s.scope = 'user' AND s.user_id = r.user_id
-     AND s.status NOT IN ('canceled', 'expired')
+LEFT JOIN LATERAL (
+    SELECT own.* FROM subscriptions payer JOIN subscriptions own
+         ON own.scope = 'user' AND own.user_id = r.user_id AND own.created_at <= r.recorded_at
+    WHERE payer.subscription_id = r.subscription_id AND payer.scope = 'organization'
+    ORDER BY own.version DESC LIMIT 1) s ON TRUE
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN s.status NOT IN ('canceled', 'expired') THEN s.plan_tier ELSE r.plan_tier END,
+           CASE WHEN s.status NOT IN ('canceled', 'expired') THEN s.plan_version ELSE r.plan_version END)
+    AS cap (plan_tier, plan_version)
 JOIN billing_plans p ON (p.plan_tier, p.version) IN (
-     (r.plan_tier, r.plan_version), (s.plan_tier, s.plan_version))
+     (r.plan_tier, r.plan_version), (cap.plan_tier, cap.plan_version))
 CROSS JOIN LATERAL jsonb_array_elements(p.entitlements) e
 WHERE r.partition = $1 AND r.position > $2 AND r.position <= $3
   AND r.enforced AND e ->> 'usage_type' = r.usage_type
   AND e ->> 'enforcement' = 'hard' AND e ->> 'limit' IS NOT NULL
   AND CASE e ->> 'scope'
-      WHEN 'user' THEN (p.plan_tier, p.version) = (COALESCE(s.plan_tier, r.plan_tier),
-                                                   COALESCE(s.plan_version, r.plan_version))
+      WHEN 'user' THEN (p.plan_tier, p.version) = (cap.plan_tier, cap.plan_version)
                        AND COALESCE(s.updated_at <= r.recorded_at, TRUE)
+                       AND COALESCE(r.recorded_at < s.period_end, TRUE)
                        AND r.used_after > (e ->> 'limit')::NUMERIC
                        AND r.used_after > (e ->> 'limit')::NUMERIC + granted(
                            CASE WHEN r.organization_id IS NULL THEN 'user:' || r.user_id

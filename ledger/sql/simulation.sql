@@ -1,15 +1,13 @@
--- name: take_time
--- Rating a page of subscriptions takes longer than a transaction that holds locks may be idle; a
--- simulation holds none.
-SELECT set_config('idle_in_transaction_session_timeout', '60000', TRUE);
-
 -- name: payers
 -- In the order of their ids: a page goes on where the last one ended.
 SELECT s.* FROM subscriptions_on_plan s
 WHERE s.subscription_id > $1
   AND ($2::UUID IS NULL OR (s.scope = 'user' AND s.user_id = $2))
   AND ($3::UUID IS NULL OR (s.scope = 'organization' AND s.organization_id = $3))
-ORDER BY s.subscription_id LIMIT $4;
+  AND ($4::TEXT IS NULL OR (s.plan_tier = $4 AND s.status NOT IN ('canceled', 'expired') AND EXISTS (
+      SELECT FROM billing_plans p
+      WHERE p.plan_tier = s.plan_tier AND p.version = s.plan_version AND p.subscription_id IS NULL)))
+ORDER BY s.subscription_id LIMIT $5;
 
 -- name: stands_of
 SELECT subscription_id, effective_at AS since, status, plan_tier, plan_version, anchor, timezone, trial_end

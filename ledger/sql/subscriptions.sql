@@ -7,20 +7,21 @@ WHERE s.status NOT IN ('canceled', 'expired')
 
 -- name: hold_subscription
 -- The live one, else the newest ended one (to be reactivated). Not by the view: the plan's row would be
--- locked as well, and with it everybody on that plan.
+-- locked as well, and with it everybody on that plan. NO KEY: a quota that is granted something names the
+-- subscription, and must not wait.
 SELECT s.*, p."interval", p.entitlements, own_versions(s)
 FROM subscriptions s
 JOIN billing_plans p ON p.plan_tier = s.plan_tier AND p.version = s.plan_version
 WHERE s.scope = $1 AND CASE WHEN $1 = 'user' THEN s.user_id = $2 ELSE s.organization_id = $3 END
 ORDER BY s.status IN ('canceled', 'expired'), s.version DESC LIMIT 1
-FOR UPDATE OF s;
+FOR NO KEY UPDATE OF s;
 
 -- name: hold_subscription_by_id
 -- Whoever else works on it (a change, another ledger) is waited for by nobody: next time.
 SELECT s.*, p."interval", p.entitlements, own_versions(s)
 FROM subscriptions s
 JOIN billing_plans p ON p.plan_tier = s.plan_tier AND p.version = s.plan_version
-WHERE s.subscription_id = $1 FOR UPDATE OF s SKIP LOCKED;
+WHERE s.subscription_id = $1 FOR NO KEY UPDATE OF s SKIP LOCKED;
 
 -- name: newest_subscription
 SELECT s.* FROM subscriptions_on_plan s
@@ -72,4 +73,12 @@ ORDER BY s.created_at DESC, s.subscription_id DESC LIMIT $5;
 SELECT created_at FROM subscriptions WHERE subscription_id = $1;
 
 -- name: wait_for_subscription
-SELECT FROM subscriptions WHERE subscription_id = $1 FOR UPDATE;
+-- As a change: an invoice whose snapshot is older cannot hold the row afterwards, and is made anew.
+UPDATE subscriptions SET credit = credit WHERE subscription_id = $1;
+
+-- name: wait_for_subscriptions
+-- In one order. Whoever waits in the query that joins the plan finds none where the plan has changed
+-- meanwhile: the row is read anew then, and what it is joined with is not.
+SELECT FROM subscriptions s
+WHERE s.scope = $1 AND CASE WHEN $1 = 'user' THEN s.user_id = $2 ELSE s.organization_id = $3 END
+ORDER BY s.subscription_id FOR NO KEY UPDATE;

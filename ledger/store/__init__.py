@@ -18,8 +18,10 @@ from ledger.store import (
     payments,
     plan_migrations,
     simulation,
+    stripe_calls,
     stripe_events,
     stripe_looks,
+    stripe_state,
     subscriptions,
 )
 from ledger.store.backup import (
@@ -196,8 +198,10 @@ __all__ = [
     "settle",
     "simulation",
     "skip_gap",
+    "stripe_calls",
     "stripe_events",
     "stripe_looks",
+    "stripe_state",
     "subjects_of",
     "subscriptions",
     "terms_versions",

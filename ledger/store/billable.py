@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from uuid import UUID
 
 import msgspec
 
 from ledger.db import Executor
+from ledger.domain.invoice import Voided
 from ledger.domain.usage import Terms
 from ledger.store.queries import QUERIES
 
@@ -68,3 +69,16 @@ async def put(db: Executor, one: WrongBillable) -> None:
         one.expected,
         one.records,
     )
+
+
+async def voided(
+    db: Executor, subscription_id: UUID
+) -> dict[tuple[datetime, str, int, str], Voided]:
+    """What came of usage that is on an invoice that was voided: by the start of its period, plan
+    version and usage type."""
+    return {
+        (row["period_start"], row["plan_tier"], row["plan_version"], row["usage_type"]): Voided(
+            row["written_off"], row["standing"]
+        )
+        for row in await db.fetch(QUERIES["voided_usage"], subscription_id)
+    }

@@ -95,3 +95,8 @@ async def ends(db: Executor, subscription_id: UUID) -> PeriodEnds:
     """When each billing period that is over ended, in order."""
     rows = await db.fetch(QUERIES["period_ends"], subscription_id)
     return {row["billing_period"]: row["ends"] for row in rows}
+
+
+async def take_time(db: Executor) -> None:
+    """This transaction may think longer between its statements."""
+    await db.execute(QUERIES["take_time"])

@@ -271,20 +271,17 @@ async def page(
     status: InvoiceStatus | None,
     before: Invoice | None,
     most: int,
+    number: str | None = None,
 ) -> list[Invoice]:
     """Newest first, those that come after `before` in this order."""
     place = (before.created_at, before.period_end, before.invoice_id) if before else (None,) * 3
     wanted = (organization_id, user_id, scope, status)
-    rows = await db.fetch(QUERIES["list_invoices"], *wanted, *place, most)
+    rows = await db.fetch(QUERIES["list_invoices"], *wanted, *place, number, most)
     return [Invoice(**dict(row)) for row in rows]
 
 
 async def line_usage(
-    db: Executor,
-    invoice_id: UUID,
-    line_id: UUID,
-    after: UUID | None,
-    most: int,
+    db: Executor, invoice_id: UUID, line_id: UUID, after: UUID | None, most: int
 ) -> list[Mapping[str, Any]] | None:
     """Rows of the records that a line is about, newest first; None when `after` is no record."""
     at = None

@@ -15,16 +15,17 @@ from ledger.store.queries import QUERIES
 from ledger.store.subscriptions import Subscription, of_row
 
 
-async def take_time(db: Executor) -> None:
-    """This transaction may think longer between its statements. Only for one that holds no lock."""
-    await db.execute(QUERIES["take_time"])
-
-
 async def payers(
-    db: Executor, after: UUID, user_id: UUID | None, organization_id: UUID | None, most: int
+    db: Executor,
+    after: UUID,
+    user_id: UUID | None,
+    organization_id: UUID | None,
+    tier: str | None,
+    most: int,
 ) -> list[Subscription]:
-    """Subscriptions, ended ones too, in the order of their ids: of all, or of one payer."""
-    rows = await db.fetch(QUERIES["payers"], after, user_id, organization_id, most)
+    """Subscriptions in the order of their ids: all, ended ones too, or of one payer; or the live
+    ones on a public version of a plan."""
+    rows = await db.fetch(QUERIES["payers"], after, user_id, organization_id, tier, most)
     return [of_row(row) for row in rows]
 
 

@@ -125,6 +125,11 @@ async def wait_for(db: Executor, subscription_id: UUID) -> None:
     await db.execute(QUERIES["wait_for_subscription"], subscription_id)
 
 
+async def wait_at(db: Executor, scope: Scope, user_id: UUID, organization_id: UUID | None) -> None:
+    """The same of those at an address."""
+    await db.execute(QUERIES["wait_for_subscriptions"], scope, user_id, organization_id)
+
+
 async def newest(
     db: Executor, scope: Scope, user_id: UUID, organization_id: UUID | None
 ) -> Subscription | None:

@@ -34,11 +34,18 @@ def run(source: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
-async def test_an_example_runs_as_printed(service: Service, number: int) -> None:
-    await service.drained()
+async def test_an_example_runs_as_printed(
+    service: Service, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finance = service.token("finance")["Authorization"].removeprefix("Bearer ")
+    monkeypatch.setenv("BILLING_TOKEN", finance)
     here = EXAMPLES[number].replace("http://localhost:8081", service.url)
     assert here != EXAMPLES[number]
-    await asyncio.to_thread(run, here)
+    running = asyncio.create_task(asyncio.to_thread(run, here))
+    while not running.done():  # beside it the ledger
+        await service.drained()
+        await asyncio.wait([running], timeout=0.02)
+    await running
 
 
 async def test_the_examples_record_what_they_say(service: Service) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.client import BillingError, Forbidden, QuotaExceeded, Retrying, Unavailable
+from gateway.client import BillingError, Conflict, Forbidden, QuotaExceeded, Retrying, Unavailable
 from gateway.client.sending import Call, Sender
 from gateway.client.transport import Answer, lost
 
@@ -69,6 +69,19 @@ async def test_a_pause_that_would_end_after_the_deadline_is_not_waited_for() -> 
 async def test_what_may_pass_is_retried(status: int) -> None:
     future, waits = await ask(Answer(status), GOOD)
     assert (future.result(), len(waits.pauses)) == ("yes", 1)
+
+
+async def test_what_comes_too_early_is_asked_again_until_the_deadline() -> None:
+    early = Answer(409, {"detail": "it is on its way to the ledger"}, retry_after=1)
+    future, waits = await ask(early, early, GOOD)
+    assert (future.result(), waits.pauses) == ("yes", [1, 1])
+    future, waits = await ask(early, retrying=Retrying(deadline_seconds=0.5))
+    error = future.exception()
+    assert isinstance(error, Conflict)
+    assert (error.retry_after, error.outcome_unknown, waits.pauses) == (1, False, [])
+    future, _ = await ask(UNKNOWN, early, retrying=Retrying(deadline_seconds=0.5))
+    assert isinstance(error := future.exception(), Conflict)
+    assert error.outcome_unknown
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 409, 413, 422, 429])

@@ -152,7 +152,9 @@ def test_a_client_made_before_a_fork_says_so(monkeypatch: pytest.MonkeyPatch) ->
             billing.close()
 
 
-@pytest.mark.parametrize("name", ["__init__", "record", "check", "quota", "usage", "meter"])
+@pytest.mark.parametrize(
+    "name", ["__init__", "record", "correct", "check", "quota", "usage", "meter"]
+)
 def test_both_clients_take_the_same_arguments(name: str) -> None:
     ours = inspect.signature(getattr(BillingClient, name)).parameters
     theirs = inspect.signature(getattr(SyncBillingClient, name)).parameters

@@ -50,6 +50,27 @@ async def test_usage_is_recorded_where_its_partition_is_and_drained_from_there(
     await check(service, told)
 
 
+async def test_usage_is_corrected_where_its_partition_is(service: Service, nodes: Nodes) -> None:
+    finance = service.token("finance")
+    for partition, (user, _) in USERS.items():
+        _, recorded, _ = await service.post("/usage", usage(user, quantity=10))
+        await service.drained()
+        node, stream = nodes.owner_of(partition), keys.stream(partition)
+        before = int(await node.ask("XLEN", stream))
+        path = f"/usage/{recorded['usage_id']}/corrections"
+        body = {"quantity": -4, "reason": "counted twice", "idempotency_key": "key"}
+        status, said, _ = await service.post(path, body, headers=finance)
+        assert (status, said["quota_remaining"]) == (201, 9994)
+        assert int(await node.ask("XLEN", stream)) == before + 1
+        _, again, headers = await service.post(path, body, headers=finance)
+        assert (again, headers["Idempotent-Replayed"]) == (said, "true")
+    await check(service)
+    await service.drained()
+    corrections = "SELECT COUNT(*) FROM usage_records WHERE reversal_of IS NOT NULL"
+    assert await service.sql.fetchval(corrections) == len(USERS)
+    await check(service)
+
+
 async def test_reconcile_and_doctor_look_at_every_server(service: Service, nodes: Nodes) -> None:
     for users in USERS.values():
         await service.post("/usage", usage(users[0]))

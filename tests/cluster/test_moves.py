@@ -7,6 +7,8 @@ import asyncio
 import msgspec
 import pytest
 
+from ledger import clock
+from ledger.corrections import Corrections
 from ledger.settings import Settings
 from lua import keys, replicated
 from lua.connection import RedisUnavailable
@@ -84,6 +86,38 @@ async def test_half_a_partition_is_no_partition(service: Service, nodes: Nodes, 
         while len(told.acked) != await service.sql.fetchval("SELECT COUNT(*) FROM usage_records"):
             await service.drained()
     await check(service, told)
+    assert await epochs(service) == {1}
+    await nodes.move(partition, target, source)
+
+
+async def test_a_correction_that_half_a_partition_refused_is_sent_when_the_rest_has_followed(
+    service: Service, nodes: Nodes
+) -> None:
+    partition, finance = 2, service.token("finance")
+    _, recorded, _ = await service.post("/usage", usage(USERS[partition][0], quantity=10))
+    await service.drained()
+    path = f"/usage/{recorded['usage_id']}/corrections"
+    body = {"quantity": -4, "reason": "counted twice", "idempotency_key": "key"}
+    source, target = nodes.owner_of(partition), nodes.primaries[2]
+    names = await source.ask("KEYS", f"*{{p{partition:02d}}}*")
+    await nodes.begin_move(partition, source, target)
+    await nodes.move_keys([keys.stream(partition)], source, target)
+    status, said, _ = await service.post(path, body, headers=finance)
+    assert (status, said["outcome"]) == (503, "unknown")  # it is kept: others may send it
+    assert await service.sql.fetchval("SELECT COUNT(*) FROM usage_corrections") == 1
+    rest = [one for one in names if one != keys.stream(partition)]
+    await nodes.move_keys(rest, source, target)
+    await nodes.end_move(partition, source, target)
+    await service.sql.execute("UPDATE usage_corrections SET next_attempt_at = NOW()")
+    async with asyncio.timeout(30):
+        while not await service.sql.fetchval(
+            "SELECT COUNT(*) FROM usage_records WHERE quantity < 0"
+        ):
+            await Corrections(service.scripts, 1000).run_once(service.sql, clock.now())
+            await service.drained()
+    status, said, headers = await service.post(path, body, headers=finance)
+    assert (status, said["net_quantity"], headers["Idempotent-Replayed"]) == (201, 6, "true")
+    await check(service)
     assert await epochs(service) == {1}
     await nodes.move(partition, target, source)
 

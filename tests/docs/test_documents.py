@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway import cli
+from gateway import cli, metrics
 from gateway.operators import counts, session
 from ledger import logs, settings
 from tests.conftest import Service
@@ -160,3 +160,11 @@ def test_every_file_named_in_the_documents_exists() -> None:
         for target in re.findall(r"`((?:gateway|ledger|lua|tests)/[\w/.]+)`", path.read_text()):
             assert (ROOT / target).exists(), f"{path.name}: {target}"
     assert os.access(ROOT / "run", os.X_OK)
+
+
+def test_every_metric_is_in_the_runbooks() -> None:
+    text = (ROOT / "docs" / "runbooks.md").read_text()
+    exposed = re.findall(r"^# TYPE (billing_\w+) ", metrics.exposition().decode(), re.M)
+    ours = [name for name in exposed if not name.endswith("_created")]  # the library's own
+    assert "billing_usage_total" in ours
+    assert [name for name in ours if f"`{name}`" not in text] == []

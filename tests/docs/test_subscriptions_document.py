@@ -1,4 +1,4 @@
-"""Every example of docs/subscriptions.md does and answers what the page says."""
+"""Every example of docs/subscriptions.md and docs/invoices.md does and answers what it says."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from tests.docs.test_documents import without_curl
 from tests.invoices.conftest import GRACE, TYPE, Months
 from tests.ledger.plans import add_plan, allows
 
-TEXT = (Path(__file__).resolve().parents[2] / "docs" / "subscriptions.md").read_text()
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+TEXT = "".join((DOCS / f"{name}.md").read_text() for name in ("subscriptions", "invoices"))
 SHELL = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
 PROLOGUE = next(block for block in SHELL if "finance()" in block)
 COMMANDS = [
@@ -120,6 +121,6 @@ async def test_an_example_of_what_is_left_over_has_the_limits_it_shows(
     assert limits == example["limit"]
 
 
-def test_the_page_names_the_days_of_the_code() -> None:
+def test_the_pages_name_the_days_of_the_code() -> None:
     assert f"up to {LONG_AGO.days} days back" in TEXT
     assert f"{LATEST.days} days after its end" in TEXT

@@ -13,7 +13,7 @@ import pytest
 
 from gateway import cli, doctor
 from gateway.dev.postgres import Postgres
-from ledger import db, loops
+from ledger import db, loops, store
 from ledger.settings import Settings
 from lua import keys
 from lua.connection import RedisConnection
@@ -42,7 +42,7 @@ async def test_a_sound_installation_has_no_problem(service: Service) -> None:
     await service.post("/usage", {"user_id": "a", "usage_type": "api_calls", "quantity": 1})
     found = await report(service.settings)
     assert (found["problem"], found["warning"]) == ([], [])
-    assert len(found["ok"]) == 5
+    assert len(found["ok"]) == 6
 
 
 @pytest.mark.parametrize(
@@ -121,6 +121,12 @@ async def test_clocks_that_are_apart_are_named(
     monkeypatch.setattr(doctor, "_redis_time", late)
     [line] = (await report(service.settings))["problem"]
     assert line.startswith("clocks:")
+
+
+async def test_a_time_that_was_moved_is_a_warning(service: Service) -> None:
+    await store.advance_clock(service.sql, 90_000)
+    [line] = (await report(service.settings))["warning"]
+    assert "ahead by 0:01:30;" in line
 
 
 async def test_another_number_of_partitions_is_named(

@@ -1,4 +1,4 @@
-"""A service that the tests of one module share, for many small requests."""
+"""What tests here share: one service for many small requests, and the desk of corrections."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from ledger import db
 from ledger.settings import Settings
 from lua.connection import RedisConnection
 from tests.conftest import Service, Services
+from tests.flow.invariants import check
+from tests.gateway.desk import Desk
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +49,12 @@ async def shared(
     yield service
     await services.stop()
     await connection.close()
+
+
+@pytest.fixture
+async def desk(service: Service) -> AsyncIterator[Desk]:
+    made = Desk(service)
+    yield made
+    await service.drained()
+    if made.is_checked:
+        await check(service)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -62,21 +62,48 @@ def test_a_key_twice_is_refused(decoder: msgspec.json.Decoder[Any], twice: bytes
 
 class Inner(Request):
     price: int
+    unit: Literal["minute", "call"] = "call"
 
 
 class Outer(Request):
     tier: str
     inner: Inner
+    others: tuple[Inner | None, ...] = ()
 
 
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b'{"tire":"a"}', "the body has an unknown field; known are tier, inner"),
-        (b'{"inner":{"prise":1}}', "the body has an unknown field within"),
+        (b'{"tire":"a"}', "the body has an unknown field; known are tier, inner, others"),
+        (
+            b'{"inner":{"prise":1}}',
+            "the body has an unknown field in `$.inner`; known are price, unit",
+        ),
+        (
+            b'{"others":[null,{"unit":"hour"}]}',
+            "the body: no such value at `$.others[1].unit`; there are call, minute",
+        ),
+        (b"", "the body is empty; a JSON object is needed"),
     ],
 )
-def test_the_known_fields_told_are_those_of_the_same_object(body: bytes, said: str) -> None:
+def test_what_could_have_been_said_is_told_of_the_same_place(body: bytes, said: str) -> None:
     with pytest.raises(Problem) as caught:
         decode(msgspec.json.Decoder(Outer), body)
     assert caught.value.detail == said
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"inner":{"unit":"call - Jo Smith"}}',
+        b'{"inner":{"unit":"call\\nJo Smith"}}',
+        b'{"inner":{"unit":"a` - at `$.Jo"}}',
+        b'{"Jo Smith":1}',
+        b'{"a` - at `$.Jo":1}',
+        b'{"inner":{"a` - at `$.Jo":1}}',
+    ],
+)
+def test_nothing_that_was_sent_is_told_again(body: bytes) -> None:
+    with pytest.raises(Problem) as caught:
+        decode(msgspec.json.Decoder(Outer), body)
+    assert "Jo" not in str(caught.value.detail)

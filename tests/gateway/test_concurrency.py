@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from ledger import entitlements
+from ledger.snapshot import snapshot
 from tests.conftest import Service
 from tests.ledger.plans import allows, on_plan, organization_on_plan, pool
 
@@ -102,11 +103,11 @@ async def test_a_herd_on_a_cold_account_loads_it_once(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await service.post("/usage", usage("warms the connections"))
-    real, loads = entitlements.snapshot, []
+    loads: list[Any] = []
 
     async def counted(*args: Any) -> Any:
         loads.append(args[2])
-        return await real(*args)
+        return await snapshot(*args)
 
     monkeypatch.setattr(entitlements, "snapshot", counted)
     answers = await asyncio.gather(*(service.post("/usage", usage("cold")) for _ in range(200)))

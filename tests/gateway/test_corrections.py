@@ -3,76 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import msgspec
 import pytest
 
-from ledger import clock
-from ledger.corrections import Corrections, Refused, Wanted
-from ledger.domain.ids import dev_uuid
-from lua import keys
-from lua.keys import Account, partition_of
-from tests.conftest import Service
-from tests.flow.invariants import check
-from tests.ledger.letters import REFUSED, accept, decider, refuse
-
-USER = "ada"
+from tests.gateway.desk import USER, Desk
 
 
-class Desk:
-    """Finance at work on a user's usage."""
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
-        self.sql = service.sql
-        self.is_checked = (
-            True  # but where an entry is set aside, which the shared check does not expect
-        )
-
-    async def use(self, quantity: Any = 10, usage_type: str = "api_calls", **said: Any) -> str:
-        """A record in the ledger; its usage id."""
-        body = {"user_id": USER, "usage_type": usage_type, "quantity": quantity, **said}
-        status, answer, _ = await self.service.post("/usage", body)
-        assert status == 201, answer
-        await self.service.drained()
-        return str(answer["usage_id"])
-
-    async def correct(
-        self, usage_id: str, quantity: Any, key: str | None = None, **said: Any
-    ) -> tuple[int, Any, dict[str, str]]:
-        body = {"quantity": quantity, "reason": "counted twice", **said}
-        headers = self.service.token(said.pop("role", "finance"))
-        body.pop("role", None)
-        headers["Idempotency-Key"] = key or str(uuid4())
-        return await self.service.post(f"/usage/{usage_id}/corrections", body, headers=headers)
-
-    async def used(self, **query: str) -> list[Any]:
-        _, said, _ = await self.service.get(f"/quota/{USER}", params=query)
-        return [one["used"] for one in said["quotas"] if one["usage_type"] == "api_calls"]
-
-    async def rows(self) -> list[Any]:
-        rows = await self.sql.fetch("SELECT quantity::FLOAT8 FROM usage_records ORDER BY position")
-        return [row["quantity"] for row in rows]
-
-    async def resent(self) -> None:
-        """What the ledger does of what is owed, as if it were due."""
-        await self.sql.execute("UPDATE usage_corrections SET next_attempt_at = NOW()")
-        await Corrections(self.service.scripts, 1000).run_once(self.sql, clock.now())
-
-
-@pytest.fixture
-async def desk(service: Service) -> AsyncIterator[Desk]:
-    made = Desk(service)
-    yield made
-    await service.drained()
-    if made.is_checked:
-        await check(service)
-
-
-async def test_a_correction_is_a_record_of_its_own_and_gives_quota_back(desk: Desk) -> None:
+async def test_a_correction_is_a_record_of_its_own_and_gives_quota_back(
+    desk: Desk,
+) -> None:
     original = await desk.use(10)
     [before] = await desk.sql.fetch("SELECT * FROM usage_records")
     status, said, _ = await desk.correct(original, -4)
@@ -108,7 +50,9 @@ async def test_decimals_are_exact(desk: Desk) -> None:
     assert (await desk.correct(original, -0.001))[0] == 400
 
 
-async def test_the_pool_of_an_organization_is_corrected_with_its_member(desk: Desk) -> None:
+async def test_the_pool_of_an_organization_is_corrected_with_its_member(
+    desk: Desk,
+) -> None:
     original = await desk.use(10, organization_id="acme")
     await desk.use(7)
     assert (await desk.correct(original, -3))[0] == 201
@@ -194,7 +138,9 @@ async def test_a_correction_is_not_corrected(desk: Desk) -> None:
     assert (await desk.correct(said["usage_id"], 1))[0] == 409
 
 
-async def test_what_is_not_drained_waits_and_what_is_not_there_is_not_found(desk: Desk) -> None:
+async def test_what_is_not_drained_waits_and_what_is_not_there_is_not_found(
+    desk: Desk,
+) -> None:
     for key in ("key", None):
         body = {"user_id": USER, "usage_type": "api_calls", "quantity": 1}
         _, used, _ = await desk.service.post("/usage", body | {"idempotency_key": key})
@@ -262,135 +208,3 @@ async def test_the_reason_is_in_the_audit_trail_alone(desk: Desk) -> None:
     assert (details["correction_of"], details["quantity"]) == (original, "-4")
     row = await desk.sql.fetchval("SELECT r::TEXT FROM usage_records r WHERE quantity < 0")
     assert "load test" not in row
-
-
-async def test_a_quota_that_is_not_loaded_is_loaded_with_the_correction(desk: Desk) -> None:
-    original = await desk.use(10)
-    for key in await desk.service.redis.run("KEYS", "quota:*"):
-        await desk.service.redis.run("DEL", key)
-    status, said, _ = await desk.correct(original, -4)
-    assert (status, said["quota_remaining"]) == (201, None)
-    assert await desk.used() == [6]  # of the entry
-    await desk.service.drained()
-    assert (
-        await desk.sql.fetchval("SELECT used_after FROM usage_records WHERE quantity < 0") is None
-    )
-    await desk.use(1)
-    assert await desk.used() == [7]
-
-
-async def test_what_never_reached_redis_is_sent_by_the_ledger(desk: Desk) -> None:
-    """The gateway died between the two."""
-    original = await desk.use(10)
-    await desk.correct(original, -4, "key")
-    await desk.service.redis.run("FLUSHALL")  # the entry and its receipt are gone as well
-    assert (await desk.correct(original, -7))[0] == 409  # it counts all the same
-    await desk.resent()
-    await desk.service.drained()
-    assert await desk.rows() == [10, -4]
-    await desk.resent()
-    assert await desk.sql.fetchval("SELECT done_at IS NOT NULL FROM usage_corrections")
-    assert (await desk.correct(original, -4, "key"))[2]["Idempotent-Replayed"] == "true"
-
-
-async def test_what_is_sent_twice_is_one_record(desk: Desk) -> None:
-    desk.is_checked = False
-    original = await desk.use(10)
-    await desk.correct(original, -4)
-    await desk.resent()  # the receipt says so
-    for key in await desk.service.redis.run("KEYS", "receipt:*"):
-        await desk.service.redis.run("DEL", key)
-    await desk.resent()  # a second entry
-    assert await desk.used() == [2]
-    await desk.service.drained()
-    assert await desk.rows() == [10, -4]
-    assert await desk.used() == [6]
-
-
-async def test_what_redis_refuses_is_not_kept(desk: Desk) -> None:
-    original = await desk.use(10)
-    quota = quota_key()
-    await desk.service.redis.run("HSET", quota, "used:api_calls", 2**53 - 3)
-    status, _, _ = await desk.correct(original, 5, "key")
-    assert status == 400
-    await desk.service.redis.run("HSET", quota, "used:api_calls", 10)
-    assert await desk.sql.fetchval("SELECT COUNT(*) FROM usage_corrections") == 0
-    events = await desk.sql.fetch(
-        "SELECT event_type FROM audit_events WHERE event_type LIKE 'usage_correct%' ORDER BY 1"
-    )
-    assert [one["event_type"] for one in events] == [
-        "usage_corrected",
-        "usage_correction_withdrawn",
-    ]
-    assert (await desk.correct(original, 5, "key"))[0] == 201
-
-
-async def test_what_was_sent_before_is_not_withdrawn(desk: Desk) -> None:
-    """Whoever sent it first may still be heard."""
-    original = await desk.use(10)
-    await desk.correct(original, -4, "key")
-    await desk.service.redis.run("FLUSHALL")
-    full = Corrections(desk.service.scripts, 0)  # a stream that takes no entry
-    found = await full.original(desk.sql, UUID(original))
-    with pytest.raises(Refused) as refused:
-        wanted = Wanted(-4, "counted twice", "key", "finance")
-        await full.correct(desk.sql, found, wanted, clock.now())
-    assert refused.value.is_kept
-    assert await desk.sql.fetchval("SELECT COUNT(*) FROM usage_corrections") == 1
-    await desk.resent()
-    await desk.service.drained()
-    assert await desk.rows() == [10, -4]
-
-
-async def test_a_correction_that_could_not_be_written_counts_until_it_is_discarded(
-    desk: Desk,
-) -> None:
-    desk.is_checked = False
-    original = await desk.use(10)
-    await refuse(desk.sql)
-    assert (await desk.correct(original, REFUSED, "key"))[0] == 201
-    await desk.service.drained()
-    status, said, _ = await desk.correct(original, REFUSED, "key")
-    assert (status, said["detail"][:32]) == (409, "this correction waits for an ope")
-    await desk.resent()
-    assert await desk.service.drained() == 0
-    assert (await desk.correct(original, -20))[1]["net_quantity"] == 3
-    letter = await desk.sql.fetchval("SELECT dead_letter_id FROM dead_letters")
-    await decider(desk.sql, desk.service.scripts).discard(letter, "wrong")
-    assert (await desk.correct(original, 10))[1]["net_quantity"] == 0
-    status, said, _ = await desk.correct(original, REFUSED, "key")
-    assert (status, said["detail"]) == (409, "an operator discarded this correction")
-    await desk.resent()
-    assert (
-        await desk.sql.fetchval("SELECT COUNT(*) FROM usage_corrections WHERE done_at IS NULL") == 2
-    )
-    await desk.service.drained()
-
-
-async def test_usage_that_could_not_be_written_is_not_corrected_yet(desk: Desk) -> None:
-    desk.is_checked = False
-    await refuse(desk.sql)
-    original = await desk.use(REFUSED)
-    status, said, _ = await desk.correct(original, -1)
-    assert (status, "waits for an operator" in said["detail"]) == (409, True)
-    await accept(desk.sql)
-    letter = await desk.sql.fetchval("SELECT dead_letter_id FROM dead_letters")
-    await decider(desk.sql, desk.service.scripts).retry(letter)
-    assert (await desk.correct(original, -1))[0] == 201
-
-
-async def test_a_restored_database_knows_a_correction_by_its_row(desk: Desk) -> None:
-    """What was asked for after the backup is gone; its entry is drained again."""
-    original = await desk.use(10)
-    first = await desk.correct(original, -4, "key")
-    await desk.service.drained()
-    await desk.sql.execute("DELETE FROM usage_corrections")
-    assert (await desk.correct(original, -7))[0] == 409
-    assert (await desk.correct(original, -5, "key"))[0] == 422
-    assert (await desk.correct(original, -4, "key"))[:2] == first[:2]
-    assert await desk.used() == [6]
-
-
-def quota_key() -> str:
-    who = Account(dev_uuid(USER)).who
-    return keys.quota(partition_of(who, 4), who)

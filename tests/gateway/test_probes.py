@@ -9,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 import pytest
 
+from gateway import backlog
 from gateway.dev.servers import Valkey
 from ledger import store
 from ledger.domain.ids import dev_uuid
@@ -71,6 +72,25 @@ async def test_it_says_how_far_the_ledger_is_behind(service: Service) -> None:
     assert (await ready(service))[1]["ledger_lag"] == 3
     await service.drained()
     assert (await ready(service))[1]["ledger_lag"] == 0
+
+
+async def test_a_partition_that_nobody_drains_is_a_reason_however_little_waits(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await service.drained()
+    usage = {"user_id": "ada", "usage_type": "api_calls", "quantity": 1}
+    await service.post("/usage", usage)
+    assert (await ready(service))[1]["status"] == "ready"
+    assert (await ready(service))[1]["status"] == "ready"
+    monkeypatch.setattr(backlog, "STALLED_S", 0)
+    status, said = await ready(service)
+    assert (status, said["status"]) == (200, "degraded")
+    who = keys.Account(dev_uuid("ada"), None).who
+    partition = keys.partition_of(who, service.settings.partitions)
+    assert f"partitions {partition} are not drained at all" in str(said["reasons"])
+    await service.drained()
+    await service.post("/usage", usage)
+    assert (await ready(service))[1]["status"] == "ready"  # it has moved since
 
 
 async def test_it_warns_at_half_of_the_cap_and_says_when_a_partition_takes_no_more(
@@ -247,6 +267,20 @@ async def test_a_partition_that_reconcile_does_not_get_through_is_a_reason_and_a
     assert await metric(service, "billing_reconcile_age_seconds") >= 3600
     await service.sql.execute("UPDATE reconcile_state SET checked_at = NOW()")
     assert (await ready(service))[1]["status"] == "ready"
+
+
+async def test_an_open_dead_letter_is_a_reason_and_a_metric(service: Service) -> None:
+    await service.drained()
+    insert = "INSERT INTO dead_letters (partition, stream_id, entry, reason, status) VALUES "
+    await service.sql.execute(insert + "(0, '1-0', '{}', 'x', 'open')")
+    await service.sql.execute(insert + "(0, '2-0', '{}', 'x', 'discarded')")
+    status, said = await ready(service)
+    assert (status, said["status"]) == (200, "degraded")
+    assert said["reasons"] == ["dead letters wait: 1; ./run dead-letters list"]
+    assert await metric(service, "billing_dead_letters") == 1
+    await service.sql.execute("UPDATE dead_letters SET status = 'discarded'")
+    assert (await ready(service))[1]["status"] == "ready"
+    assert await metric(service, "billing_dead_letters") == 0
 
 
 async def test_what_reconcile_found_is_a_reason_and_a_metric(service: Service) -> None:

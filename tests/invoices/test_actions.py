@@ -137,3 +137,15 @@ async def test_only_finance_and_admins_may_and_each_is_audited(
         " WHERE event_type LIKE 'invoice%' AND actor <> 'ledger' ORDER BY occurred_at"
     )
     assert [tuple(one) for one in events] == [("invoice_credited", "admin-dev", "outage")]
+
+
+@pytest.mark.parametrize("action", ["void", "credits"])
+@pytest.mark.parametrize("reason", ["a\0b", "a\nb", "", "x" * 201], ids=repr)
+async def test_a_reason_that_cannot_be_kept_changes_nothing(
+    invoiced: tuple[Months, str], action: str, reason: str
+) -> None:
+    months, path = invoiced
+    body = {"reason": reason} | ({"amount": "1.00"} if action == "credits" else {})
+    status, said = await post(months.service, f"{path}/{action}", body)
+    assert (status, said["type"]) == (400, "urn:billing:problem:invalid-request")
+    assert [one.status for one in await months.invoices()] == ["open"]

@@ -9,10 +9,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from ledger import store
-from ledger.corrections import Corrected, Corrections, Wanted
+from ledger.corrections import Corrected, Corrections, NotPossible, Wanted
 from ledger.dead_letters import DeadLetters
 from ledger.rollover import LATEST
 from ledger.wishes import Wish
+from lua.connection import RedisUnavailable
 from tests.invoices.conftest import TYPE, Months
 from tests.invoices.test_cycle import CENT_EACH
 from tests.invoices.test_records import TENS, behind
@@ -27,7 +28,8 @@ PER_DAY = CENT_EACH | {"unit_amount": "1.00", "units": {"policy": "cms_8_minute"
 
 async def correct(months: Months, usage_id: UUID, units: int) -> Corrected:
     corrections = Corrections(months.service.scripts, 1000)
-    original = await corrections.original(months.sql, usage_id)
+    original = await store.corrections.original(months.sql, usage_id)
+    assert original is not None
     wanted = Wanted(units, "test", str(uuid4()), "finance")
     return await corrections.correct(months.sql, original, wanted, months.now)
 
@@ -191,3 +193,84 @@ async def test_a_last_invoice_that_is_still_to_come_takes_it(months: Months) -> 
     )
     await months.advance(months.now + LATEST)
     assert ("adjustment", "-0.13") in await newest(months)
+
+
+class Away:
+    """A Redis that is not there."""
+
+    async def correct(self, *_: Any, **__: Any) -> None:
+        raise RedisUnavailable("away", outcome_unknown=False)
+
+
+async def test_one_that_was_withdrawn_while_it_was_asked_for_again_is_asked_for_anew(
+    months: Months, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage_id = await months.use("ada", 150)
+    await months.service.drained()
+    first, second = Corrections(Away(), 1000), Corrections(months.service.scripts, 1000)  # type: ignore[arg-type]
+    original = await store.corrections.original(months.sql, usage_id)
+    assert original is not None
+    wanted = Wanted(-150, "test", "key", "finance")
+    with pytest.raises(RedisUnavailable):
+        await first.correct(months.sql, original, wanted, months.now)
+    claim = store.corrections.claim
+
+    async def late(db: Any, one: UUID, for_s: int) -> bool:
+        await store.corrections.withdraw(db, one)  # Redis refused the first just now
+        return await claim(db, one, for_s)
+
+    monkeypatch.setattr(store.corrections, "claim", late)
+    done = await second.correct(months.sql, original, wanted, months.now)
+    kept = await store.corrections.find(months.sql, done.correction.usage_id)
+    assert kept is not None
+    # What is left is known before it is drained: nothing can be taken back twice.
+    with pytest.raises(NotPossible):
+        more = Wanted(-1, "test", "other", "finance")
+        await second.correct(months.sql, original, more, months.now)
+
+
+async def test_what_was_written_off_is_neither_given_back_nor_charged_by_a_correction(
+    months: Months,
+) -> None:
+    await months.plan("pro", "49.00", CENT_EACH)
+    await months.create("ada", "pro")
+    usage_id = await months.use("ada", 150)
+    await months.end_of_period("ada")
+    voided = (await months.invoices())[-1]
+    path = f"/invoices/{voided.invoice_id}/void"
+    said = await months.service.post(path, {"reason": "x"}, headers=months.service.token("finance"))
+    assert said[0] == 200
+    for units, adjusted in ((-50, "0.00"), (50, "0.00"), (70, "0.70"), (-220, "-0.70")):
+        await correct(months, usage_id, units)
+        await finished(months)
+        await months.end_of_period("ada")
+        lines = await months.lines((await months.invoices())[-1])
+        assert ("adjustment", adjusted) in lines
+
+
+async def test_one_that_cannot_be_finished_does_not_hold_up_the_others(
+    months: Months, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await months.plan("pro", "49.00", CENT_EACH)
+    for user in ("ada", "grace"):
+        await months.create(user, "pro")
+        usage_id = await months.use(user, 150)
+        await months.service.drained()
+        await correct(months, usage_id, -50)
+    original, calls = store.corrections.done, 0
+
+    async def failing(db: Any, usage_id: UUID) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ValueError("which may quote a row")
+        await original(db, usage_id)
+
+    monkeypatch.setattr(store.corrections, "done", failing)
+    await finished(months)
+    open_ = "SELECT COUNT(*) FROM usage_corrections WHERE done_at IS NULL"
+    assert await months.sql.fetchval(open_) == 1
+    due = f"{open_} AND next_attempt_at <= NOW()"
+    assert await months.sql.fetchval(due) == 0
+    await finished(months)
+    assert await months.sql.fetchval(open_) == 0

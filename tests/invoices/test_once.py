@@ -76,6 +76,22 @@ async def test_a_crash_before_the_commit_leaves_neither_change_nor_key(
     assert (status, headers.get("idempotent-replayed")) == (201, None)
 
 
+async def test_a_retry_after_a_crash_is_answered_when_the_quotas_have_been_told(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crashes(*_: Any) -> None:
+        raise ConnectionError
+
+    one = {"user_id": "ada", "usage_type": "api_calls", "quantity": 1}
+    assert (await service.post("/usage", one))[1]["quota_remaining"] == 9_999
+    with monkeypatch.context() as before:
+        before.setattr(subscriptions.Subscriptions, "_reach_quotas", crashes)
+        status, said, _ = await post(service, "/subscriptions", ADA)
+        assert (status, said["outcome"]) == (503, "unknown")
+    assert (await post(service, "/subscriptions", ADA))[0] == 201
+    assert (await service.post("/usage", one))[1]["quota_remaining"] > 90_000
+
+
 async def test_a_credit_that_is_asked_for_again_under_its_key_is_given_once(
     months: Months,
 ) -> None:

@@ -11,8 +11,10 @@ import pytest
 
 from ledger.wishes import Wish
 from tests.invoices.conftest import GRACE, TYPE, Months
+from tests.invoices.test_corrections import correct
+from tests.invoices.test_reconcile import found
 
-HOUR = timedelta(hours=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 CENT = Decimal("0.01")
 
 
@@ -74,3 +76,51 @@ async def test_what_comes_late_for_both_is_added_to_what_was_billed(months: Mont
     await months.use("ada", 20, at=start + HOUR)
     await months.end_of_period("ada")
     assert await usage(months) == [("usage", Decimal("1.50")), ("adjustment", Decimal("0.20"))]
+
+
+async def test_what_cancels_itself_out_in_the_second_is_on_a_line_all_the_same(
+    months: Months,
+) -> None:
+    start, end = await begin(months)
+    first = await months.use("ada", 100)
+    await months.advance(start + 10 * HOUR)
+    await months.act("ada", Wish("cancel", when="now"))
+    await months.advance(start + 12 * HOUR)
+    await months.act("ada", Wish("reactivate"))
+    await months.use("ada", 10)
+    await months.service.drained()
+    await correct(months, first, -10)
+    await months.advance(end + GRACE)
+    await months.use("ada", 10, at=start + 13 * HOUR)
+    await months.end_of_period("ada")
+    assert await usage(months) == [
+        ("usage", Decimal("1.00")), ("adjustment", Decimal(0)), ("adjustment", Decimal("0.10")),
+    ]  # fmt: skip
+    assert await found(months) == []
+
+
+async def test_one_that_ends_and_begins_again_at_one_instant_is_billed(months: Months) -> None:
+    await begin(months)
+    for _ in range(3):
+        await months.act("ada", Wish("cancel", when="now"))
+        await months.act("ada", Wish("reactivate"))
+    await months.end_of_period("ada")
+    # Four beginnings, and what comes after the first of them that ends by itself.
+    assert [await months.lines(one) for one in await months.invoices()] == 5 * [
+        [("base_fee", "49.00")]
+    ]
+    assert await found(months) == []
+
+
+async def test_what_was_used_before_it_began_again_and_is_told_of_afterwards_is_on_a_line(
+    months: Months,
+) -> None:
+    start, _ = await begin(months)
+    await months.advance(start + 15 * DAY)
+    await months.act("ada", Wish("cancel", when="now"))
+    await months.advance(start + 20 * DAY)
+    await months.act("ada", Wish("reactivate"))
+    await months.use("ada", 100, at=start + 12 * DAY)
+    await months.end_of_period("ada")
+    assert await usage(months) == [("adjustment", Decimal("1.00"))]
+    assert await found(months) == []

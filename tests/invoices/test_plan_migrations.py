@@ -2,77 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 
-from ledger import db, loops
 from ledger.catalogue import own_version
 from ledger.domain.overrides import Overrides
-from ledger.plan_migrations import PlanMigrations
+from ledger.store import plan_migrations
 from ledger.store.catalogue import plan
-from ledger.supersede import Superseder
 from ledger.wishes import Wish
-from tests.conftest import Service
-from tests.invoices.conftest import GRACE, TYPE, Months
+from tests.invoices.conftest import Months
+from tests.invoices.migrating import NEW, ask, told, two_versions, versions, work
 from tests.invoices.test_rollover import quota
-from tests.ledger.plans import add_plan, allows
-
-OPEN = "SELECT COUNT(*) FROM plan_migrations WHERE done_at IS NULL"
-OLD, NEW = allows(TYPE, "10"), allows(TYPE, "50")
-
-
-async def ask(service: Service, tier: str = "pro", **said: Any) -> Any:
-    path = f"/plans/{tier}/migrate"
-    status, answer, _ = await service.post(path, said or None, headers=service.token("finance"))
-    assert status == 202, answer
-    return answer
-
-
-async def told(service: Service, asked: Any) -> Any:
-    """What it has come to."""
-    path = f"/plans/{asked['plan_tier']}/migrations/{asked['migration_id']}"
-    status, answer, _ = await service.get(path, headers=service.token("finance"))
-    assert status == 200, answer
-    return answer
-
-
-def worker(months: Months, connection: db.Connection | None = None) -> PlanMigrations:
-    superseder = Superseder(months.service.scripts, "basic", months.service.settings.partitions)
-    return PlanMigrations(connection or months.sql, superseder, GRACE)
-
-
-async def work(months: Months) -> int:
-    """Everything that is asked for is done; how many subscriptions it came to."""
-    steps = 0
-    while more := await worker(months).run_once(months.now):
-        steps += more
-    return steps
-
-
-async def versions(months: Months) -> list[int]:
-    rows = await months.sql.fetch("SELECT plan_version FROM subscriptions ORDER BY 1")
-    return [row["plan_version"] for row in rows]
+from tests.ledger.plans import add_plan
 
 
 @pytest.fixture
 async def pro(months: Months) -> Months:
-    """Ada and Ben on the first of two versions of a plan."""
-    await version(months, OLD, 30)
-    for user in ("ada", "ben"):
-        await months.create(user, "pro")
-    await version(months, NEW, 60)
+    await two_versions(months)
     return months
-
-
-async def version(months: Months, allowed: dict[str, Any], fee: int) -> None:
-    made = await add_plan(months.sql, "pro", allowed)
-    await months.sql.execute(
-        "UPDATE billing_plans SET base_fee = $2 WHERE plan_tier = 'pro' AND version = $1",
-        made,
-        fee,
-    )
 
 
 async def test_now_the_next_request_is_on_the_new_version_and_the_fee_is_prorated(
@@ -196,80 +144,6 @@ async def test_one_version_alone_and_back_to_an_older_one(pro: Months) -> None:
     assert await versions(pro) == [1, 1, 1]
 
 
-async def test_many_workers_change_each_once(pro: Months, database_url: str) -> None:
-    for number in range(20):
-        await pro.create(f"user {number}", "pro")
-    await pro.sql.execute(
-        "UPDATE subscriptions SET plan_version = 1, version = nextval('subscription_versions')"
-    )
-    await ask(pro.service, when="now")
-    others = [await db.connect(database_url) for _ in range(3)]
-
-    async def one(opened: db.Connection) -> int:
-        steps = 0
-        while await opened.fetchval(OPEN):
-            steps += await worker(pro, opened).run_once(pro.now)
-        return steps
-
-    try:
-        assert sum(await asyncio.gather(*map(one, others))) == 22
-    finally:
-        for opened in others:
-            await opened.close()
-    changes = await pro.sql.fetchval(
-        "SELECT COUNT(*) FROM subscription_history WHERE action = 'migrate'"
-    )
-    assert (changes, set(await versions(pro))) == (22, {2})
-
-
-async def test_the_ledgers_own_loop_works_it_off(pro: Months) -> None:
-    asked = await ask(pro.service, when="now")
-    once = await loops._cycle(pro.service.settings, pro.sql, pro.service.servers)
-    while (await told(pro.service, asked))["status"] == "running":
-        assert await once() == 0 or await versions(pro) == [2, 2]
-    assert await versions(pro) == [2, 2]
-
-
-class Killed(Exception):
-    pass
-
-
-async def test_a_worker_that_dies_between_two_goes_on_where_it_was(
-    pro: Months, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = await ask(pro.service, when="now")
-    dying = worker(pro)
-
-    async def reach(*_: Any) -> None:
-        raise Killed
-
-    monkeypatch.setattr(dying._superseder, "reach", reach)
-    with pytest.raises(Killed):
-        await dying.run_once(pro.now)
-    assert (await told(pro.service, asked))["changed"] == 1
-    assert await work(pro) == 1
-    said = await told(pro.service, asked)
-    assert (said["status"], said["changed"]) == ("done", 2)
-    # What the dead one had not told Redis is owed still.
-    superseder = Superseder(pro.service.scripts, "basic", pro.service.settings.partitions)
-    assert await superseder.run_once(pro.sql) == 1
-    assert {(await quota(pro, user))[0] for user in ("ada", "ben")} == {50}
-
-
-async def test_one_that_cannot_be_changed_holds_up_no_other(pro: Months) -> None:
-    await pro.sql.execute(
-        "UPDATE subscriptions SET timezone = 'Nowhere/Land'"
-        " WHERE user_id = (SELECT user_id FROM subscriptions ORDER BY subscription_id LIMIT 1)"
-    )
-    asked = await ask(pro.service, when="now")
-    await work(pro)
-    said = await told(pro.service, asked)
-    assert (said["changed"], list(said["skipped"])) == (
-        1, ["it could not be changed: ZoneInfoNotFoundError"]
-    )  # fmt: skip
-    await pro.sql.execute("UPDATE subscriptions SET timezone = 'UTC'")
-
-
 async def test_what_makes_no_sense_is_refused(pro: Months) -> None:
     stored = await pro.sql.fetchval("SELECT subscription_id FROM subscriptions LIMIT 1")
     public = await plan(pro.sql, "pro")
@@ -314,3 +188,21 @@ async def test_only_finance_and_admins_may_and_what_is_not_there_is_not_found(
         "/plans/pro/migrations/nonsense",
     ):
         assert (await pro.service.get(path, headers=finance))[0] == 404
+
+
+async def test_asked_for_again_when_it_is_just_done_it_is_a_new_one(
+    pro: Months, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Done after it was in the way of another, and before that one looked which it is."""
+    first = await ask(pro.service)
+    insert = plan_migrations.insert
+
+    async def then_done(*said: Any) -> Any:
+        made = await insert(*said)
+        await work(pro)
+        return made
+
+    monkeypatch.setattr(plan_migrations, "insert", then_done)
+    again = await ask(pro.service)
+    assert again["migration_id"] != first["migration_id"]
+    assert (await told(pro.service, first))["status"] == "done"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from decimal import Decimal
 
-from ledger import store
+from ledger import db, store
+from ledger.subscriptions import Subscriptions, carry_out
 from ledger.wishes import Wish
-from tests.invoices.conftest import GRACE, TYPE, Months
+from tests.invoices.conftest import GRACE, TYPE, Months, Pool
 
 CENT_EACH = {"usage_type": TYPE, "model": "per_unit", "unit_amount": "0.01"}
 
@@ -119,3 +121,28 @@ async def test_a_minimum_is_shared_by_the_time_before_it_ended_though_it_begins_
     await months.advance(months.now + GRACE)
     [ended] = await months.invoices()
     assert ended.total == Decimal("7.50")
+
+
+async def test_a_change_that_waited_for_a_change_of_plan_is_made(
+    months: Months, database_url: str
+) -> None:
+    """It is read anew: the plan that was joined before it waited is another."""
+    await months.plan("small", "31.00")
+    await months.plan("large", "310.00")
+    await months.create("ada", "small")
+    other = await db.connect(database_url)
+    try:
+        first = Subscriptions(Pool(other), months.cycle._superseder, GRACE)  # type: ignore[arg-type]
+        address = months.address("ada", None)
+        async with months.sql.transaction():
+            wish = Wish("change", "large")
+            await carry_out(months.sql, address, wish, "test", months.now, GRACE)
+            cancel = first.act(address, Wish("cancel"), actor="test", now=months.now)
+            waiting = asyncio.create_task(cancel)
+            asks = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = $1)"
+            while not await months.sql.fetchval(asks, other.get_server_pid()):
+                assert not waiting.done()
+        ended = (await waiting).subscription
+    finally:
+        await other.close()
+    assert (ended.plan_tier, ended.cancel_at) == ("large", ended.period_end)

@@ -103,6 +103,16 @@ async def test_the_running_period_is_shown_before_it_is_over(billed: Months) -> 
     assert (await get(billed.service, "/invoices/upcoming/nobody"))[0] == 404
 
 
+async def test_an_invoice_is_found_by_its_number_by_whom_it_concerns(billed: Months) -> None:
+    _, said = await get(billed.service, "/invoices?user_id=ada")
+    one = said["data"][0]
+    path = f"/invoices?number={one['number']}"
+    assert await get(billed.service, path) == (200, {"data": [one], "has_more": False})
+    assert (await get(billed.service, path, "user", user="ada"))[1]["data"] == [one]
+    assert (await get(billed.service, path, "user", user="ben"))[1]["data"] == []
+    assert (await get(billed.service, "/invoices?number=INV-0"))[1]["data"] == []
+
+
 async def test_a_page_goes_on_where_the_last_one_ended(billed: Months) -> None:
     _, everything = await get(billed.service, "/invoices")
     ids = [one["invoice_id"] for one in everything["data"]]

@@ -6,14 +6,17 @@ from datetime import timedelta
 
 import pytest
 
+from chaos.check import no_hard_limit_is_passed
 from ledger.reconcile import Reconciler
 from ledger.reconcile.invoices import check_invoices
+from ledger.reconcile.rows import check as check_rows
 from ledger.rollover import LATEST
 from ledger.wishes import Wish
 from tests.conftest import Service
-from tests.invoices.conftest import Months
+from tests.invoices.conftest import TYPE, Months
 from tests.invoices.test_corrections import correct, finished
 from tests.invoices.test_cycle import CENT_EACH
+from tests.ledger.plans import add_plan, allows, pool
 
 LATE = (
     "UPDATE invoice_line_usage u SET {} FROM invoice_lines l"
@@ -88,3 +91,47 @@ async def test_invoices_agree_and_each_damage_is_found(invoiced: Months) -> None
             await transaction.rollback()
         told = [one.what for one in report.findings if one.invariant == invariant]
         assert any(words in what for what in told), (sql, report.findings)
+
+
+async def limits(months: Months) -> list[str]:
+    """What passed a limit, as reconcile and as the shared checks see it."""
+    passed = []
+    for partition in range(months.service.settings.partitions):
+        report = await check_rows(months.sql, partition, 0, 2**60)
+        passed += [one.what for one in report.findings if one.invariant == "I4"]
+    assert bool(await no_hard_limit_is_passed(months.sql)) == bool(passed)
+    return passed
+
+
+async def test_what_was_used_under_a_larger_limit_is_no_fault_after_a_change(
+    months: Months,
+) -> None:
+    await add_plan(months.sql, "large", allows(TYPE, "100"))
+    await add_plan(months.sql, "small", allows(TYPE, "50"))
+    await months.create("ada", "large")
+    await months.use("ada", 80)
+    await months.advance(months.now + timedelta(minutes=1))
+    await months.act("ada", Wish("change", "small", "now"))
+    assert await limits(months) == []
+    await months.sql.execute("UPDATE usage_records SET used_after = 101")
+    assert len(await limits(months)) == 1
+    await months.sql.execute("UPDATE usage_records SET used_after = 80")
+
+
+async def test_what_a_plan_of_ones_own_allowed_is_no_fault_after_its_end(months: Months) -> None:
+    await add_plan(months.sql, "own", allows(TYPE, "100"))
+    await add_plan(months.sql, "team", allows(TYPE, "50"), pool(TYPE, "200"))
+    await months.create("boss", "team", organization="acme")
+    await months.create("ada", "own")
+    await months.use("ada", 80, organization_id="acme")
+    await months.use("ben", 20, organization_id="acme")
+    await months.service.drained()
+    assert await limits(months) == []
+    await months.sql.execute("UPDATE usage_records SET used_after = used_after + 21")
+    assert len(await limits(months)) == 1  # ada's; ben has 41 of 50
+    await months.sql.execute("UPDATE usage_records SET used_after = used_after + 10")
+    assert len(await limits(months)) == 2
+    await months.sql.execute("UPDATE usage_records SET used_after = used_after - 31")
+    await months.advance(months.now + timedelta(minutes=1))
+    await months.act("ada", Wish("cancel", when="now"))
+    assert await limits(months) == []

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from ledger import store
+from ledger import cycle, db, store
 from ledger.domain.ids import dev_uuid
 from ledger.reconcile.rows import check as check_rows
+from ledger.rollover import reload_quotas
 from ledger.wishes import Wish
 from tests.invoices.conftest import GRACE, TYPE, Months
 from tests.ledger.plans import add_plan, allows
@@ -248,3 +250,49 @@ async def test_a_change_and_its_periods_end_are_noted_once(rolling: Months) -> N
     assert not await rolling.cycle.run_once(rolling.now + GRACE)
     again = await store.subscriptions.newest(rolling.sql, "user", dev_uuid("ada"), None)
     assert again == stored
+
+
+async def test_a_quota_that_is_granted_something_does_not_wait_for_who_holds_the_subscription(
+    rolling: Months, database_url: str
+) -> None:
+    """An invoice that is being made, or a change."""
+    made = await rolling.create("ada", "rolling")
+    await rolling.end_of_period("ada")
+    other = await db.connect(database_url)
+    try:
+        async with other.transaction():
+            one = made.subscription.subscription_id
+            assert await store.subscriptions.hold_by_id(other, one) is not None
+            assert await quota(rolling, "ada") == (130, 30, 0)
+    finally:
+        await other.close()
+
+
+async def test_one_that_cannot_be_rolled_over_holds_up_nobody_and_is_told_of_until_it_is(
+    rolling: Months, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cycle, "BATCH", 1)
+    made = await rolling.create("ada", "rolling")
+    await rolling.advance(rolling.now + SECOND)
+    await rolling.create("ben", "rolling")
+    broken = made.subscription.subscription_id
+
+    async def fails(db: Any, period_id: UUID, subscription_id: UUID) -> int | None:
+        if subscription_id == broken:
+            raise ZeroDivisionError
+        return await reload_quotas(db, period_id, subscription_id)
+
+    monkeypatch.setattr(cycle, "reload_quotas", fails)
+    end = made.subscription.period_end
+    assert end is not None
+    await rolling.advance(end)
+    for _ in range(3):  # where the machine is slow, hers is tried again between
+        await rolling.cycle.run_once(end)
+    left = "SELECT subscription_id FROM billing_periods WHERE rolls_over"
+    assert [one[0] for one in await rolling.sql.fetch(left)] == [broken]
+    assert (await store.billing_state.failures(rolling.sql)).subscriptions == 1
+    monkeypatch.setattr(cycle, "reload_quotas", reload_quotas)
+    await rolling.sql.execute("UPDATE billing_failures SET retry_at = NOW()")
+    await rolling.settle()
+    assert not await rolling.sql.fetch(left)
+    assert (await store.billing_state.failures(rolling.sql)).subscriptions == 0

@@ -14,6 +14,7 @@ import structlog
 
 from gateway import cli
 from ledger.domain.ids import dev_uuid
+from ledger.domain.overrides import Overrides
 from ledger.subscriptions import Outcome
 from ledger.wishes import Wish
 from tests.conftest import Service
@@ -193,6 +194,21 @@ async def test_a_payer_can_be_chosen(months: Months, run: Run) -> None:
     assert [one["subscriptions"] for one in (await told(run, plan("1.00")))["totals"]] == [2]
 
 
+async def test_the_subscriptions_that_a_dearer_plan_would_reach_can_be_chosen(
+    months: Months, run: Run
+) -> None:
+    await months.plan("pro", "10.00", CENT_EACH)
+    await months.plan("max", "90.00", CENT_EACH)
+    await months.create("ada", "pro")
+    await months.create("bob", "max")
+    await months.create("grace", "pro", overrides=Overrides(base_fee="5.00"))
+    await months.create("gone", "pro")
+    await months.act("gone", Wish("cancel", when="now"))
+    found = await told(run, plan("11.00", CENT_EACH), "--on", "pro")
+    assert [one["user_id"] for one in found["data"]] == [str(dev_uuid("ada"))]
+    assert [amounts(one) for one in found["totals"]] == [(1, "10.00", "11.00", "1.00")]
+
+
 async def test_what_cannot_be_compared_is_said(months: Months, run: Run) -> None:
     await months.plan("pro", "10.00", CENT_EACH)
     await months.plan("yearly", "100.00", interval="year")
@@ -261,6 +277,7 @@ async def test_it_changes_nothing(months: Months, run: Run) -> None:
             "--from must be before --to",
         ),
         (plan("1"), ("--organization", "nobody"), "--organization: has no subscription"),
+        (plan("1"), ("--on", "gold"), "--on: is no plan of the catalogue; GET /plans lists it"),
         (
             plan("1"),
             ("--user", "nobody"),

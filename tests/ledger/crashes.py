@@ -15,10 +15,11 @@ class Crash(Exception):
 
 
 class Tripwire:
-    """Counts steps and fails at one of them."""
+    """Counts steps and fails at one of them: the `at`th, of those that are `named` so."""
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, at: int, named: str = "") -> None:
         self._left = at
+        self._named = named
         self.name = ""
 
     @property
@@ -26,7 +27,7 @@ class Tripwire:
         return self._left < 0
 
     def step(self, name: str) -> None:
-        if self.tripped:
+        if self.tripped or self._named not in ("", name):
             return
         self._left -= 1
         if self.tripped:

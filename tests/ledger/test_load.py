@@ -11,7 +11,8 @@ import pytest
 
 from ledger import db
 from ledger.domain.ids import dev_uuid
-from ledger.entitlements import Loader, NoDefaultTier, NotLoaded, OrganizationMismatch
+from ledger.entitlements import Loader, NotLoaded
+from ledger.snapshot import NoDefaultTier, OrganizationMismatch
 from lua import keys
 from lua.keys import Account, partition_of
 from lua.scripts import Scripts

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from ledger import db
 from ledger.domain.ids import dev_uuid
 from ledger.entitlements import Loader
@@ -39,6 +41,16 @@ async def test_a_partition_is_vouched_for_while_every_load_waits_for_postgres(
         assert not any(one.done() for one in loads)
     await asyncio.gather(*loads)
     assert len(await service.redis.run("KEYS", "quota:*")) == len(COLD)
+
+
+async def test_who_finds_no_connection_is_told_so_and_does_not_wait_for_ever(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "ACQUIRE_S", 0.05)
+    async with db.pool(database_url, 1) as pool, pool.acquire():
+        async with asyncio.timeout(WITHIN_S):
+            with pytest.raises(db.UNAVAILABLE):
+                await pool.fetchval("SELECT 1")
 
 
 @asynccontextmanager

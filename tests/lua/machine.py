@@ -27,7 +27,7 @@ from tests.lua.kit import (
     event,
     limit,
 )
-from tests.lua.model import Model, Receipt
+from tests.lua.model import Entry, Model, Receipt
 
 SUBJECTS = (USER, MEMBER, OTHER_MEMBER, POOL)
 TYPES = ("calls", "tokens")
@@ -107,10 +107,10 @@ class RecordMachine(RuleBasedStateMachine):
                 )
             for subject, lasting in zip(SUBJECTS, lasts_ms, strict=True):
                 model.good_until[subject] = ENDS if lasting is None else NOON_MS + lasting
-            loads = [self._load(partition, one, model.good_until[one]) for one in SUBJECTS]
-            assert self.run(together(loads)) == [LoadOutcome.LOADED] * len(SUBJECTS)
             for subject in SUBJECTS:
                 model.load(subject, *self._limits(partition, subject))
+            loads = [self._load(partition, one, model.good_until[one]) for one in SUBJECTS]
+            assert self.run(together(loads)) == [LoadOutcome.LOADED] * len(SUBJECTS)
             rules = rules[::-1]
 
     def _limits(self, partition: int, subject: bytes) -> list[Limit]:
@@ -122,12 +122,12 @@ class RecordMachine(RuleBasedStateMachine):
         """From a ledger that has the entries which are gone and none of the others."""
         model, floor = self.models[partition], self.floors[partition]
         limits = [
-            msgspec.structs.replace(one, used=one.used + model.gone(subject, one.usage_type))
+            msgspec.structs.replace(one, used=model.counted(subject, one.usage_type, model.trimmed))
             for one in self._limits(partition, subject)
         ]
         return self.benches[partition].load(
-            subject, *limits, version=self.version, epoch=1, starts=STARTS, ends=ENDS,
-            good_until=good_until, cursor=floor, through=floor,
+            subject, *limits, version=self.version, epoch=model.epoch, starts=model.starts,
+            ends=ENDS, good_until=good_until, cursor=floor, through=floor,
         )  # fmt: skip
 
     @rule(
@@ -186,8 +186,7 @@ class RecordMachine(RuleBasedStateMachine):
         outcome = self.run(self._load(partition, subject, good_until))
         assert outcome is (LoadOutcome.FENCED if model.fenced else LoadOutcome.LOADED)
         if not model.fenced:
-            model.ended.discard(subject)
-            model.good_until[subject] = good_until
+            model.load_again(subject, good_until)
 
     @rule(partition=st.sampled_from([PARTITION, OTHER]), subject=st.sampled_from(SUBJECTS))
     def terms_end_and_what_was_read_before_is_refused(self, partition: int, subject: bytes) -> None:
@@ -256,13 +255,19 @@ class RecordMachine(RuleBasedStateMachine):
             return
         for partition, model in self.models.items():
             bench = self.benches[partition]
-            appended = [fields for _, fields in self.run(bench.entries())]
-            assert [
-                (fields["id"], int(fields["quota"].split()[0]), int(fields["quota"].split()[4]))
-                if "quota" in fields
-                else None
-                for fields in appended
-            ] == [
-                (one.usage_id, one.units, used) if one is not None else None
-                for one, used in model.entries[model.trimmed :]
-            ]
+            appended = [_in_stream(fields) for _, fields in self.run(bench.entries())]
+            assert appended == [_in_model(one) for one in model.entries[model.trimmed :]]
+
+
+def _in_stream(fields: dict[str, bytes]) -> tuple[bytes, list[int]] | None:
+    if "quota" not in fields:
+        return None
+    units, _, *found = [-1 if one == b"-" else int(one) for one in fields["quota"].split()]
+    return fields["id"], [units, *found[:4]]
+
+
+def _in_model(one: Entry) -> tuple[bytes, list[int]] | None:
+    if one.event is None:
+        return None
+    found = [one.event.units, one.starts, one.pool_starts, one.used, one.pool_used]
+    return one.event.usage_id, found

@@ -1,4 +1,5 @@
-"""The record script in plain Python: what it must answer and hold, in the simplest words.
+"""The record and correct scripts in plain Python: what they must answer and hold, in the simplest
+words.
 
 Integers and fractions only; nothing here knows of hashes, includes or Lua numbers.
 """
@@ -22,6 +23,7 @@ class Counter(msgspec.Struct):
 
     rule: Limit
     used: int
+    base: int = 0  # what the ledger has of the period from before the test
     spent: int = 0  # units taken out of the rate window as of `spent_at` (us)
     spent_at: int = 0
 
@@ -60,8 +62,19 @@ class Receipt(msgspec.Struct):
     answer: Answer
 
 
+class Entry(msgspec.Struct):
+    """Of the stream. -1: a counter that a correction left alone, or a pool that there is not."""
+
+    event: Event | None = None  # None: of no usage
+    starts: int = -1
+    pool_starts: int = -1
+    used: int = -1
+    pool_used: int = -1
+
+
 class Model:
-    """A partition whose quotas are all loaded at first, for one period that outlasts the test."""
+    """A partition whose quotas are all loaded at first, for one period that outlasts the test but
+    where it is made to end."""
 
     def __init__(self, now_us: int, starts: int, ends: int, bumped_at: int = 0) -> None:
         self.now_us = now_us
@@ -69,7 +82,8 @@ class Model:
         self.bumped_at = bumped_at
         self.counters: dict[tuple[bytes, str], Counter] = {}
         self.receipts: dict[bytes, Receipt] = {}
-        self.entries: list[tuple[Event | None, int]] = []  # None: a change of terms
+        self.entries: list[Entry] = []
+        self.epoch = 1
         self.ended: set[bytes] = set()  # subjects whose terms have ended, until they are loaded
         self.good_until: dict[bytes, int] = {}  # ms, where it is before the period's end
         self.drained = self.trimmed = 0
@@ -81,30 +95,55 @@ class Model:
 
     def load(self, subject: bytes, *limits: Limit) -> None:
         for one in limits:
-            known = self.counters.get((subject, one.usage_type))
-            self.counters[subject, one.usage_type] = Counter(
-                one,
-                known.used if known else one.used,
-                known.spent if known else 0,
-                known.spent_at if known else 0,
-            )
+            self.counters[subject, one.usage_type] = Counter(one, one.used, one.used)
 
-    def gone(self, subject: bytes, usage_type: str) -> int:
-        """Units of the subject's entries that are not in the stream any more."""
-        trimmed = [event for event, _ in self.entries[: self.trimmed] if event is not None]
-        return sum(
-            event.units
-            for event in trimmed
-            if event.who.startswith(subject) and event.usage_type == usage_type
+    def load_again(self, subject: bytes, good_until: int) -> None:
+        """With what was counted elsewhere meanwhile: all entries of the period."""
+        for usage_type in self._types(subject):
+            self.counters[subject, usage_type].used = self.counted(subject, usage_type)
+        self.ended.discard(subject)
+        self.good_until[subject] = good_until
+
+    def counted(self, subject: bytes, usage_type: str, through: int | None = None) -> int:
+        """Units of the subject in the period, by the first so many entries."""
+        return self.counters[subject, usage_type].base + sum(
+            one.event.units
+            for one in self.entries[:through]
+            if one.event is not None
+            and one.event.who.startswith(subject)
+            and one.event.usage_type == usage_type
+            and (one.pool_starts if is_pool(subject) else one.starts) == self.starts
         )
 
-    def _in_force(self, subject: bytes) -> bool:
+    def _types(self, subject: bytes) -> list[str]:
+        return [usage_type for one, usage_type in self.counters if one == subject]
+
+    def roll_over(self) -> None:
+        """A new period begins now."""
+        self.starts = self.now_ms
+        for one in self.counters.values():
+            one.base = 0
+
+    def lose(self, *, keeps_quotas: bool) -> None:
+        """What is not drained, the receipts and, unless kept in vain, the quotas."""
+        del self.entries[self.drained :]
+        self.trimmed = self.drained
+        self.entries.append(Entry())
+        self.receipts.clear()
+        self.epoch += 1
+        self.bumped_at, self.fenced = self.now_ms, False
+        for (subject, _), one in self.counters.items():
+            self.ended.add(subject)
+            if not keeps_quotas:
+                one.used = one.spent = one.spent_at = 0
+
+    def in_force(self, subject: bytes) -> bool:
         good_until = self.good_until.get(subject, self.ends)
         return subject not in self.ended and self.now_ms < good_until
 
     def supersede(self, subject: bytes) -> None:
         self.ended.add(subject)
-        self.entries.append((None, 0))
+        self.entries.append(Entry())
 
     def record(
         self, event: Event, *, enforce: bool, cap: int, made: dict[bytes, Receipt]
@@ -129,9 +168,9 @@ class Model:
             self.now_ms - 35 * DAY_MS <= event.occurred_at <= self.now_ms + 300_000
         ):
             return self._refuse(event, Answer(Outcome.UNTIMELY))
-        subjects = [event.who] if keys.pool_of(event.who) is None else [event.who, event.who[:17]]
+        subjects = subjects_of(event)
         found = [
-            self.counters.get((subject, event.usage_type)) if self._in_force(subject) else None
+            self.counters.get((subject, event.usage_type)) if self.in_force(subject) else None
             for subject in subjects
         ]
         missing = sum(
@@ -194,17 +233,60 @@ class Model:
             if one.rule.rate_limit > 0:
                 spent, one.spent_at = one.refilled(self.now_us)
                 one.spent = min(spent + event.units, one.rule.rate_limit)
-        shown = [(left, at) for at, one in enumerate(counters) if (left := one.left()) is not None]
-        exceeded = any(
-            one.rule.limit is not None and one.used > one.rule.limit
-            for one in counters
-            if one.left() is not None
-        )
-        left, at = min(shown) if shown else (None, -1)
-        limit = counters[at].rule.limit or 0 if shown else 0
+        left, at, exceeded = _shown(counters)
+        limit = counters[at].rule.limit or 0 if left is not None else 0
         answer = Answer(
-            Outcome.RECORDED, self.now_ms, left, int(exceeded), at + 1, limit,
-            self.starts, self.ends,
-        )  # fmt: skip
-        self.entries.append((event, counters[0].used))
+            Outcome.RECORDED, self.now_ms, left, exceeded, at + 1, limit, self.starts, self.ends
+        )
+        self._append(event, [self.starts] * len(counters), [one.used for one in counters])
         return answer
+
+    def _append(self, event: Event, periods: list[int], used: list[int]) -> None:
+        starts, pool_starts = (*periods, -1)[:2]
+        self.entries.append(Entry(event, starts, pool_starts, *used))
+
+    def correct(self, event: Event, periods: list[int], *, cap: int) -> Answer:
+        """`event.units` are signed; `periods` when those of the user and the pool began."""
+        if self.fenced:
+            return Answer(Outcome.FENCED)
+        receipt = self.receipts.get(event.usage_id)
+        if receipt and self._remembered(receipt.answer.recorded_at):
+            first = receipt.answer
+            if receipt.fingerprint != event.fingerprint:
+                return Answer(Outcome.CONFLICT)
+            return Answer(Outcome.REPLAYED, first.recorded_at, first.remaining, first.exceeded)
+        if len(self.entries) - self.drained >= cap:
+            return Answer(Outcome.FULL)
+        found = [
+            self.counters[subject, event.usage_type]
+            if self.in_force(subject) and starts == self.starts
+            else None
+            for subject, starts in zip(subjects_of(event), periods, strict=True)
+        ]
+        counters = [one for one in found if one is not None]
+        if any(one.used + event.units > MAX_UNITS for one in counters):
+            return Answer(Outcome.OVERFLOW)
+        for one in counters:
+            one.used += event.units
+        left, _, exceeded = _shown(counters) if len(counters) == len(found) else (None, -1, 0)
+        answer = Answer(Outcome.RECORDED, self.now_ms, left, exceeded)
+        self._append(event, periods, [-1 if one is None else one.used for one in found])
+        self.receipts[event.usage_id] = Receipt(event.fingerprint, answer)
+        return answer
+
+
+def _shown(counters: list[Counter]) -> tuple[int | None, int, int]:
+    """What is left under the tightest limit, of which counter, and whether any is passed."""
+    shown = [(left, at) for at, one in enumerate(counters) if (left := one.left()) is not None]
+    over = any(counters[at].used > (counters[at].rule.limit or 0) for _, at in shown)
+    left, at = min(shown) if shown else (None, -1)
+    return left, at, int(over)
+
+
+def is_pool(subject: bytes) -> bool:
+    return subject[:1] == b"o" and len(subject) == 17
+
+
+def subjects_of(event: Event) -> list[bytes]:
+    pool = keys.pool_of(event.who)
+    return [event.who] if pool is None else [event.who, pool]

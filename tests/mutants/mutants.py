@@ -22,12 +22,15 @@ RECORD, LOAD, RECOVER = "lua/record.lua", "lua/load.lua", "lua/recover.lua"
 DRAIN = "ledger/drain.py"
 INVOICES = "ledger/sql/invoices.sql"
 PERIODS = "ledger/sql/billing_periods.sql"
+CORRECT, CORRECTIONS = "lua/correct.lua", "ledger/corrections.py"
 LUA, LEDGER = "tests/lua", "tests/ledger"
 CYCLE = "tests/invoices/test_cycle.py"
 STRIPE, CALLS = "ledger/stripe_api.py", "ledger/domain/stripe_invoice.py"
 ATTEMPT = "ledger/domain/stripe_attempt.py"
 FAULTS, FAILURES = "tests/stripe/test_faults.py", "tests/stripe/test_failures.py"
 EGRESS = "tests/stripe/test_egress.py"
+DELIVERY, OWED = "ledger/stripe_delivery.py", "ledger/sql/stripe_calls.sql"
+DELIVERED, HISTORIES = "tests/stripe/owed/test_delivered.py", "tests/stripe/owed/test_histories.py"
 
 MUTANTS = [
     # The record script.
@@ -256,6 +259,22 @@ MUTANTS = [
            "enable_telemetry = False", "enable_telemetry = True", EGRESS),
     Mutant("counts yen in hundredths", CALLS,
            "_PLACES.get(currency, minor_places(currency))", "2", "tests/stripe/test_calls.py"),
+    Mutant("forgets that it has sent something to Stripe", DELIVERY,
+           'due.attempt.sent(now) if step == "send" else due.attempt', "due.attempt",
+           f"{DELIVERED} {HISTORIES}"),
+    Mutant("makes two calls of a payer to Stripe at once", OWED,
+           "AND e.call_id < c.call_id", "AND FALSE", f"{DELIVERED} {HISTORIES}"),
+    Mutant("takes a call to Stripe from the worker that makes it", DELIVERY,
+           "customer, now + LEASE", "customer, now", DELIVERED),
+    Mutant("gives a draft in Stripe another customer", DELIVERY,
+           "customer = due.customer or due.given", "customer = due.given", DELIVERED),
+    Mutant("tells Stripe nothing of a void while the draft is on its way", "ledger/stripe_calls.py",
+           "if not draft.is_done and draft.attempt.since is None:", "if not draft.is_done:",
+           DELIVERED),
+    Mutant("has a refused API key alarm for every call", DELIVERY,
+           "        if is_new:\n", "        if True:\n", "tests/stripe/owed/test_parked.py"),
+    Mutant("sends a refused call to Stripe under the key of the refusal", "ledger/stripe_calls.py",
+           "key_spent=True", "key_spent=False", "tests/stripe/owed/test_parked.py"),
     # What Stripe tells.
     Mutant("believes a replay of Stripe's", "ledger/domain/stripe_signature.py",
            "if abs(unix_seconds(now) - int(times[0])) > TOLERANCE.total_seconds():",
@@ -272,7 +291,7 @@ MUTANTS = [
     Mutant("goes by the order in which Stripe tells", "ledger/payments.py",
            "one.created_at + ahead for one in failed",
            "self._now for one in failed", "tests/stripe/paid"),
-    Mutant("blocks nobody who does not pay", "ledger/entitlements.py",
+    Mutant("blocks nobody who does not pay", "ledger/snapshot.py",
            'return "past_due" if blocks(',
            'return "" if blocks(', "tests/stripe/paid"),
     Mutant("leaves those who have paid blocked", "ledger/payments.py",
@@ -292,4 +311,23 @@ MUTANTS = [
            "tests/domain/test_entitlement.py"),
     Mutant("forgets how far a migration has come", "ledger/sql/plan_migrations.sql",
            "SET reached = $2, changed", "SET changed", "tests/invoices/test_plan_migrations.py"),
+    # Corrections.
+    Mutant("counts a correction in the quota of another period", CORRECT,
+           "one[STARTS] == period and one", "one", f"{LUA}/test_correct.py"),
+    Mutant("corrects the user only", CORRECT,
+           "if of_pool then redis.call('HSET'", "if false then redis.call('HSET'",
+           f"{LUA}/test_correct.py"),
+    Mutant("forgets that a correction was sent", CORRECT,
+           "store_receipt(today .. shard, usage_id,", "unpack({},",
+           f"{LUA}/test_correct.py"),
+    Mutant("takes back more than is left", CORRECTIONS,
+           "if net < 0:", "if False:", "tests/gateway/test_corrections.py"),
+    Mutant("sends a correction once and never again", CORRECTIONS,
+           "elif await store.corrections.claim(db, usage_id, RESEND_S) and found.letter is None:",
+           "elif False:", f"{LEDGER}/test_correction_crashes.py"),
+    Mutant("keeps nothing of a correction that it sends", CORRECTIONS,
+           "if await store.corrections.insert(db, found, RESEND_S):", "if True:",
+           f"{LEDGER}/test_correction_crashes.py"),
+    Mutant("withdraws a correction that others have sent", "ledger/sql/corrections.sql",
+           "AND attempts = 1 RETURNING", "RETURNING", "tests/gateway/test_corrections.py"),
 ]  # fmt: skip

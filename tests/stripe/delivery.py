@@ -1,4 +1,4 @@
-"""What will deliver our invoices one day, as small as it can be: it tries until it is told done.
+"""A delivery as small as it can be, for tests of the adapter: it tries until it is told done.
 
 Between two tries it forgets all but the stored attempt, as after a crash.
 """

@@ -1,0 +1,73 @@
+"""Invoices."""
+
+from __future__ import annotations
+
+from gateway import invoice_messages as invoices
+from gateway import messages
+from gateway import subscription_messages as subscriptions
+from gateway.route import BASE, Route
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path=f"{BASE}/invoices",
+        name="list_invoices",
+        summary="Invoices, newest first",
+        query=invoices.InvoiceQuery,
+        answers={200: invoices.InvoiceList},
+        refuses=(400, 404),
+    ),
+    Route(
+        method="GET",
+        path=f"{BASE}/invoices/upcoming/{{user_id}}",
+        name="upcoming_invoice",
+        summary="What the running period of a subscription comes to so far",
+        query=subscriptions.SubscriptionQuery,
+        answers={200: invoices.UpcomingAnswer},
+        refuses=(400, 404),
+    ),
+    Route(
+        method="GET",
+        path=f"{BASE}/invoices/{{invoice_id}}",
+        name="read_invoice",
+        summary="One invoice with its lines",
+        answers={200: invoices.InvoiceAnswer},
+        refuses=(404,),
+    ),
+    Route(
+        method="POST",
+        path=f"{BASE}/invoices/{{invoice_id}}/issue",
+        name="issue_invoice",
+        summary="Issue an invoice that was parked",
+        answers={200: invoices.InvoiceAnswer},
+        refuses=(404, 409),
+    ),
+    Route(
+        method="POST",
+        path=f"{BASE}/invoices/{{invoice_id}}/void",
+        name="void_invoice",
+        summary="Nothing of an invoice is to be paid; its usage is written off",
+        takes=invoices.ReasonRequest,
+        answers={200: invoices.InvoiceAnswer},
+        refuses=(400, 404, 408, 409, 413, 415),
+    ),
+    Route(
+        method="POST",
+        path=f"{BASE}/invoices/{{invoice_id}}/credits",
+        name="credit_invoice",
+        summary="Give back some of an invoice, on the next one",
+        takes=invoices.CreditRequest,
+        headers=("Idempotency-Key",),
+        answers={200: invoices.InvoiceAnswer},
+        refuses=(400, 404, 408, 409, 413, 415, 422),
+    ),
+    Route(
+        method="GET",
+        path=f"{BASE}/invoices/{{invoice_id}}/lines/{{line_id}}/usage",
+        name="invoice_line_usage",
+        summary="The usage records behind a line, newest first",
+        query=invoices.PageQuery,
+        answers={200: messages.UsageList},
+        refuses=(400, 404),
+    ),
+)
