@@ -287,15 +287,7 @@ async def _finish(
 
 
 _PAST = {
-    "create": "created",
-    "change": "changed",
-    "migrate": "migrated",
-    "cancel": "canceled",
-    "uncancel": "uncanceled",
-    "pause": "paused",
-    "resume": "resumed",
-    "reactivate": "reactivated",
-    "payment_failed": "past_due",
-    "paid": "recovered",
-    "expire": "expired",
-}
+    "create": "created", "change": "changed", "migrate": "migrated", "cancel": "canceled",
+    "uncancel": "uncanceled", "pause": "paused", "resume": "resumed", "reactivate": "reactivated",
+    "payment_failed": "past_due", "paid": "recovered", "expire": "expired",
+}  # fmt: skip
