@@ -323,6 +323,16 @@ async def test_a_ledger_that_dies_between_question_and_effect_is_followed_by_ano
     assert (await till.invoice()).status == "paid"
 
 
+async def test_of_two_that_see_an_invoice_due_one_has_it(till: Till) -> None:
+    now = till.clock.now()
+    claims = [
+        await store.stripe_looks.claim(till.sql, till.stripe_id, at, at + LEASE)
+        for at in (now, now, now + LEASE)
+    ]
+    assert claims == [1, None, 2]
+    assert await store.stripe_looks.due(till.sql, now, now, 10) == []
+
+
 class Held:
     """Answers when it is told to."""
 
