@@ -31,7 +31,7 @@ def copy_tree(target: Path) -> None:
             shutil.copy(source, target / name)
 
 
-def run_tests(tree: Path, paths: list[str]) -> subprocess.CompletedProcess[str]:
+def run_tests(tree: Path, paths: list[str], limit_s: int = 110) -> subprocess.CompletedProcess[str]:
     """Runs tests of a copied tree until the first that fails."""
     command = [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *paths]
-    return subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=110)
+    return subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=limit_s)

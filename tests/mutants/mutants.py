@@ -329,5 +329,6 @@ MUTANTS = [
            "if await store.corrections.insert(db, found, RESEND_S):", "if True:",
            f"{LEDGER}/test_correction_crashes.py"),
     Mutant("withdraws a correction that others have sent", "ledger/sql/corrections.sql",
-           "AND attempts = 1 RETURNING", "RETURNING", "tests/gateway/test_corrections.py"),
+           "AND attempts = 1 RETURNING", "RETURNING",
+           "tests/gateway/test_corrections_under_way.py"),
 ]  # fmt: skip

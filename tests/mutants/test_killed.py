@@ -31,7 +31,8 @@ def test_a_mutant_is_killed(tree: Path, mutant: Mutant) -> None:
     assert done.returncode == SOME_TEST_FAILED, done.stdout[-2000:] + done.stderr[-500:]
 
 
+@pytest.mark.timeout(700)  # the tests of all mutants, one after the other
 def test_without_a_mutant_the_same_tests_pass(tree: Path) -> None:
     paths = sorted({path for one in MUTANTS for path in one.tests.split()})
-    done = run_tests(tree, paths)
+    done = run_tests(tree, paths, 660)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-500:]
