@@ -12,7 +12,7 @@ import pytest
 
 from chaos import command
 from chaos.report import Line, Report
-from chaos.schedule import KINDS, deal, episodes
+from chaos.schedule import episodes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,14 +29,12 @@ def run(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_short_run_with_every_kind_of_fault_keeps_every_invariant(tmp_path: Path) -> None:
-    size = len(deal())
-    made = run(tmp_path, "--seed", "6", "--episodes", "1", "--size", str(size), "--json")
+def test_a_short_run_does_what_its_seed_says_and_keeps_every_invariant(tmp_path: Path) -> None:
+    made = run(tmp_path, "--seed", "29", "--episodes", "1", "--size", "5", "--json")
     assert made.returncode == 0, made.stdout + made.stderr
     report = msgspec.json.decode(made.stdout, type=Report)
     [line] = report.lines
-    assert {one.partition(":")[0] for one in line.faults} == KINDS.keys()
-    assert line.faults == [str(one) for one in next(episodes(6, size=size)).faults]
+    assert line.faults == [str(one) for one in next(episodes(29, size=5)).faults]
     assert line.events > 1_000
     assert line.outcomes["429"], "limits were reached"
     assert line.outcomes["replayed"], "keys were sent again"

@@ -85,12 +85,16 @@ def eventually(condition: Callable[[], bool], timeout: float = _DEADLINE_S) -> N
 
 def children(pid: int) -> dict[int, str]:
     """The process ids and command lines of the children of a process."""
-    pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return {int(child): _command_line(int(child)) for child in pids}
+    pids = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    lines = {child: _command_line(child) for child in pids}
+    return {child: line for child, line in lines.items() if line is not None}
 
 
-def _command_line(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+def _command_line(pid: int) -> str | None:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except (FileNotFoundError, ProcessLookupError):  # it ended since it was listed
+        return None
 
 
 def alive(pid: int) -> bool:
