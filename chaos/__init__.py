@@ -4,7 +4,8 @@
 - `schedule`  which faults happen when, by the seed alone
 - `episode`   load, faults, healing, questions: the order of it
 - `stand`     the real processes, and the relays between them
-- `faults`    what each kind of fault does; `history` those that take data away
+- `faults`    what each kind of fault does; `network` those of connections, `history` those that
+              take data away
 - `rewind`    Postgres as it was a moment ago; `clock` a gateway whose clock is off
 - `returns`   how soon all is well again after a fault
 - `clients`   callers that retry, replay and give up; `accounts` who they send for

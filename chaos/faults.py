@@ -1,4 +1,4 @@
-"""What each kind of fault does: one method per kind, which also ends it."""
+"""What each kind of fault of a process or a server does: a method per kind, which also ends it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from math import inf
 
-from bench.relay import Relay
-from chaos import history
+from chaos import history, network
 from chaos.accounts import Accounts
 from chaos.clients import Clients
 from chaos.report import Return
@@ -26,9 +25,7 @@ from gateway.dev.servers import Server
 from ledger import clock, db
 from lua.connection import RedisConnection
 
-DELAY_S = 0.3
 CLOCK_OFF_S = 3600
-DROPPED = 0.05  # of what a server says
 _PATIENCE_S = 30.0
 _WATCH_S = 10.0  # two ledgers that are frozen until the other has their work would wait for ever
 _SETTLES_S = 3.0  # after a fault, until what it killed has started again
@@ -58,12 +55,19 @@ class Faults:
         turn = "gateway" if fault.target == "worker" else fault.target
         async with self._turns[turn]:
             self._spans[fault] = clock.monotonic(), inf
-            await getattr(self, f"_{fault.kind}")(fault, random.Random(fault.dice))
+            await self._act(fault, random.Random(fault.dice))
             self._spans[fault] = self._spans[fault][0], clock.monotonic()
             if fault.watched and fault.of_redis:
                 refusals: Counter[str] = Counter()
                 well = taken_again(self._stand, self._clients, self._accounts, refusals)
                 await self._watch(fault, self.taken, well, refusals)
+
+    async def _act(self, fault: Fault, dice: random.Random) -> None:
+        if fault.target in LINKS:
+            link = self._stand.links[fault.target]
+            await network.FAULTS[fault.kind](link, fault.hold_ms / 1000, dice)
+        else:
+            await getattr(self, f"_{fault.kind}")(fault, dice)
 
     async def _watch(
         self,
@@ -145,38 +149,6 @@ class Faults:
         before = gateway.pid
         gateway.kill()
         await _until(lambda: gateway.running and gateway.pid != before)
-
-    async def _cut(self, fault: Fault, dice: random.Random) -> None:
-        link = self._link(fault)
-        await link.cut()
-        await _hold(fault)
-        await link.restore()
-
-    async def _delay(self, fault: Fault, dice: random.Random) -> None:
-        link = self._link(fault)
-        link.delay_s = DELAY_S
-        await _hold(fault)
-        link.delay_s = 0.0
-
-    async def _drop(self, fault: Fault, dice: random.Random) -> None:
-        link = self._link(fault)
-        link.loses = lambda: dice.random() < DROPPED
-        await _hold(fault)
-        link.loses = lambda: False
-
-    async def _stall(self, fault: Fault, dice: random.Random) -> None:
-        link = self._link(fault)
-        link.flows.clear()
-        await _hold(fault)
-        link.flows.set()
-
-    async def _halfopen(self, fault: Fault, dice: random.Random) -> None:
-        link = self._link(fault)
-        link.flows.clear()
-        await _hold(fault)
-        await link.cut()
-        link.flows.set()
-        await link.restore()
 
     async def _flushall(self, fault: Fault, dice: random.Random) -> None:
         await self._flush()
@@ -276,9 +248,6 @@ class Faults:
 
     def _server(self, name: str) -> Server:
         return self._stand.redis if name == "redis" else self._stand.postgres
-
-    def _link(self, fault: Fault) -> Relay:
-        return self._stand.links[fault.target]
 
     async def _program(self, name: str) -> Child:
         """The program, once it runs."""

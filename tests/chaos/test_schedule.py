@@ -6,6 +6,7 @@ from itertools import islice
 
 import pytest
 
+from chaos import network
 from chaos.faults import Faults
 from chaos.schedule import FAULTS_PER_EPISODE, KINDS, LINKS, Episode, chosen, deal, episodes
 
@@ -55,6 +56,8 @@ def test_faults_begin_in_order_and_some_overlap() -> None:
     assert overlaps
 
 
-def test_every_kind_has_its_method() -> None:
+def test_every_kind_has_its_method_or_is_one_of_the_network() -> None:
     methods = {name.removeprefix("_") for name in vars(Faults)}
-    assert methods >= KINDS.keys()
+    of_links = {kind for kind, targets in KINDS.items() if targets == LINKS}
+    assert network.FAULTS.keys() == of_links
+    assert methods >= KINDS.keys() - of_links

@@ -105,35 +105,6 @@ async def test_late_usage_adjusts_the_next_invoice_and_keeps_tiers_right(months:
     ]  # fmt: skip
 
 
-async def test_usage_of_the_next_period_waits_for_its_own_invoice(months: Months) -> None:
-    await months.plan("pro", "49.00", CENT_EACH)
-    made = await months.create("ada", "pro")
-    await months.use("ada", 100)
-    assert made.subscription.period_end is not None
-    await months.advance(made.subscription.period_end + timedelta(minutes=1))
-    await months.use("ada", 700)
-    await months.advance(made.subscription.period_end + GRACE)
-    second = (await months.invoices())[1]
-    assert await months.lines(second) == [("base_fee", "49.00"), ("usage", "1.00")]
-    await months.end_of_period("ada")
-    third = (await months.invoices())[2]
-    assert await months.lines(third) == [("base_fee", "49.00"), ("usage", "7.00")]
-
-
-async def test_a_beginning_that_is_invoiced_late_takes_no_usage(months: Months) -> None:
-    await months.plan("pro", "49.00", CENT_EACH)
-    await months.subscriptions.create(
-        months.address("ada", None), "pro", actor="test", now=months.now
-    )
-    await months.use("ada", 100)
-    await months.settle()
-    [first] = await months.invoices()
-    assert await months.lines(first) == [("base_fee", "49.00")]
-    await months.end_of_period("ada")
-    second = (await months.invoices())[1]
-    assert await months.lines(second) == [("base_fee", "49.00"), ("usage", "1.00")]
-
-
 async def test_an_upgrade_within_a_period_is_on_its_invoice(months: Months) -> None:
     await months.plan("small", "31.00", CENT_EACH)
     await months.plan("large", "310.00", CENT_EACH | {"unit_amount": "0.02"})

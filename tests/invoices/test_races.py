@@ -6,6 +6,8 @@ import asyncio
 from datetime import timedelta
 from decimal import Decimal
 
+import pytest
+
 from ledger import db, store
 from ledger.subscriptions import Subscriptions, carry_out
 from ledger.wishes import Wish
@@ -14,12 +16,15 @@ from tests.invoices.conftest import GRACE, TYPE, Months, Pool
 CENT_EACH = {"usage_type": TYPE, "model": "per_unit", "unit_amount": "0.01"}
 
 
-async def test_usage_of_the_period_that_runs_waits_for_its_own_invoice(months: Months) -> None:
+@pytest.mark.parametrize("after_s", [0, 60])
+async def test_usage_of_the_period_that_runs_waits_for_its_own_invoice(
+    months: Months, after_s: int
+) -> None:
     await months.plan("pro", "49.00", CENT_EACH)
     made = await months.create("ada", "pro")
     await months.use("ada", 100)
     assert made.subscription.period_end is not None
-    await months.advance(made.subscription.period_end)
+    await months.advance(made.subscription.period_end + timedelta(seconds=after_s))
     await months.use("ada", 30)  # while the invoice of the period before waits for its grace
     await months.advance(made.subscription.period_end + GRACE)
     second = (await months.invoices())[1]
