@@ -166,7 +166,7 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
         if route.test_only and not settings.test_clock:
             continue
         [handler] = [getattr(one, route.name) for one in handlers if hasattr(one, route.name)]
-        app.router.add_route(route.method, route.path, handler, name=route.name)
+        app.router.add_route(route.method, route.pattern, handler, name=route.name)
 
     async def connections(_: web.Application) -> AsyncIterator[None]:
         await pool

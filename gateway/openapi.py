@@ -11,11 +11,17 @@ from gateway import messages
 from gateway.problems import CONTENT_TYPE, Kind
 from gateway.route import Route
 from gateway.routes import ROUTES
+from gateway.usage import KEY_LENGTH
 from ledger.domain.overrides import Overrides
 
 _REF = "#/components/schemas/{name}"
 _EVERYWHERE = (401, 403, 500, 503)
 _DOCUMENTED = [route for route in ROUTES if not route.test_only]
+_HEADERS: dict[str, dict[str, Any]] = {
+    "Idempotency-Key": {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
+    "If-Match": {"type": "string"},  # whatever is no ETag of ours matches nothing: 412
+    "Stripe-Signature": {"type": "string"},
+}
 
 
 def document(version: str) -> dict[str, Any]:
@@ -65,6 +71,13 @@ def _describe(schemas: dict[str, Any]) -> None:
         schemas[name]["properties"]["overrides"] = {
             "oneOf": [{"$ref": _REF.format(name="Overrides")}, {"type": "null"}]
         }
+    for name in ("UsageRequest", "CorrectionRequest"):
+        schemas[name]["properties"]["idempotency_key"] = {
+            "type": ["string", "null"],
+            "minLength": 1,
+            "maxLength": KEY_LENGTH,
+            "pattern": r"^[^\x00-\x1f\x7f]+$",
+        }
     schemas["CorrectionRequest"]["properties"]["quantity"] = {
         "type": "number",
         "description": "Exact; not 0, and never more taken back than is left of the record",
@@ -78,7 +91,7 @@ def _describe(schemas: dict[str, Any]) -> None:
         }
     ]
     schemas["BatchAnswer"]["properties"]["results"]["items"] = {
-        "oneOf": [{"$ref": _REF.format(name=name)} for name in ("BatchResult", "ProblemDocument")]
+        "anyOf": [{"$ref": _REF.format(name=name)} for name in ("BatchResult", "ProblemDocument")]
     }
     schemas["BatchRequest"]["properties"]["records"] = {
         "type": "array",
@@ -135,7 +148,7 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
         for name in re.findall(r"{(\w+)}", route.path)
     ]
     found += [
-        {"name": name, "in": "header", "required": False, "schema": {"type": "string"}}
+        {"name": name, "in": "header", "required": False, "schema": _HEADERS[name]}
         for name in route.headers
     ]
     if route.query is not None:

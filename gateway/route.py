@@ -18,6 +18,14 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     takes: Any = None
     query: Any = None
     headers: tuple[str, ...] = ()
+    besides: str = ""  # what the last part of the path cannot be: another route's
     refuses: tuple[int, ...] = ()  # problems beyond 401, 403, 500 and 503; of a public one all
     public: bool = False  # needs no token
     test_only: bool = False  # with TEST_CLOCK
+
+    @property
+    def pattern(self) -> str:
+        """The path as the router takes it."""
+        if not self.besides:
+            return self.path
+        return self.path.removesuffix("}") + f":(?!{self.besides}$)[^{{}}/]+}}"

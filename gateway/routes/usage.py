@@ -57,6 +57,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
         path=f"{BASE}/quota/{{user_id}}",
+        besides="check",
         name="read_quota",
         summary="Every entitlement of a user with what is used of it",
         query=messages.AccountQuery,
