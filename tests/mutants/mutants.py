@@ -271,8 +271,10 @@ MUTANTS = [
     Mutant("tells Stripe nothing of a void while the draft is on its way", "ledger/stripe_calls.py",
            "if not draft.is_done and draft.attempt.since is None:", "if not draft.is_done:",
            DELIVERED),
-    Mutant("has a refused API key alarm for every call", DELIVERY,
-           "        if is_new:\n", "        if True:\n", "tests/stripe/owed/test_parked.py"),
+    Mutant("has a refused API key alarm for every call", "ledger/stripe_key.py",
+           "    if await store.stripe_state.stop(db, now, now + STOPPED):",
+           "    if await store.stripe_state.stop(db, now, now + STOPPED) or True:",
+           "tests/stripe/owed/test_parked.py"),
     Mutant("sends a refused call to Stripe under the key of the refusal", "ledger/stripe_calls.py",
            "key_spent=True", "key_spent=False", "tests/stripe/owed/test_parked.py"),
     # What Stripe tells.
