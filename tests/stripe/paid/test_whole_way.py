@@ -69,6 +69,12 @@ async def told(till: Till) -> None:
     await until(is_seen_to)
 
 
+async def agrees(till: Till) -> bool:
+    """The ledger has compared itself with Stripe, and found nothing."""
+    state = await store.stripe_reconcile.state(till.sql)
+    return state is not None and not any(state.findings.values()) and state.age_s < 3600
+
+
 def there(till: Till) -> dict[str, Any]:
     return till.fake.books.get("invoice", till.stripe_id)
 
@@ -88,6 +94,7 @@ async def test_what_is_delivered_and_paid_there_is_paid_here(
     assert (found.status, found.amount_paid) == ("paid", Decimal("499.00"))
     assert found.stripe_invoice_id == till.stripe_id
     assert await store.payments.outcomes(till.sql) == {"paid": 1}
+    assert await agrees(till)
 
 
 async def test_what_finance_voids_is_voided_there_and_nobody_disagrees(
