@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.domain.money import amount_text, exact
+from ledger.domain.money import amount_text, exact, is_whole
 from ledger.domain.stripe_compare import OurInvoice
 from ledger.reconcile.findings import Report, merged
 from ledger.reconcile.findings import text as invariants_text
@@ -84,7 +84,7 @@ class Total(msgspec.Struct):
                 "stripe": self.theirs, "difference": self.theirs - self.ours,
                 "waiting": self.waiting, "parked": self.parked, "skipped": self.skipped,
             }  # fmt: skip
-        return {name: amount_text(one, currency) for name, one in amounts.items()}
+        return {name: _money(one, currency) for name, one in amounts.items()}
 
 
 class StripeReport(msgspec.Struct, kw_only=True):
@@ -123,12 +123,17 @@ class StripeReport(msgspec.Struct, kw_only=True):
                     state=state,
                     number=one.number,
                     invoice_id=one.invoice_id,
-                    total=amount_text(one.total, one.currency),
+                    total=_money(one.total, one.currency),
                     currency=one.currency,
                     age_s=age // timedelta(seconds=1),
                     call_id=one.parked_call if state == "parked" else None,
                 )
             )
+
+
+def _money(amount: Decimal, currency: str) -> str:
+    """Somebody may have made an invoice over a part of a minor unit in Stripe."""
+    return amount_text(amount, currency) if is_whole(amount, currency) else f"{amount:f}"
 
 
 def as_json(report: StripeReport) -> bytes:

@@ -175,6 +175,7 @@ async def test_what_is_in_stripe_under_an_id_or_number_of_ours_is_extra(shop: Sh
     unknown = books.invoice({**said, "number": "A-2", "metadata": {OUR_ID: str(uuid4())}})
     copied = books.invoice({**said, "number": "A-3"})
     copied["number"] = OTHER.number
+    unknown.update(currency="isk", total=150)  # a krona and a half: no invoice of ours could be
     customer = books.customer({"metadata": {OUR_ID: str(ONE.payer_id)}})
     stranger = books.customer({"metadata": {OUR_ID: str(uuid4())}})
     report = await shop.compared()
@@ -185,6 +186,18 @@ async def test_what_is_in_stripe_under_an_id_or_number_of_ours_is_extra(shop: Sh
         ("extra", "second customer of a payer", customer["id"]),
         ("extra", "customer, of no payer here", stranger["id"]),
     }
+    assert "1.50 ISK" in stripe_report.text(report)
+
+
+async def test_an_id_that_somebody_else_has_chosen_does_not_leave_and_is_said(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await delivered(shop, ONE)
+    monkeypatch.setattr(stripe_reading, "PAGE", 1)
+    shop.fake.books.customer({})["id"] = "maria"
+    report = await shop.compared()
+    assert report.not_compared == ["customers: one in Stripe has an id of a form of its own"]
+    assert report.compared["invoices"] == 1
 
 
 async def test_what_is_not_settled_is_compared_however_old_and_other_days_when_asked(
