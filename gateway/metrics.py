@@ -119,6 +119,22 @@ EVENTS_AGE = Gauge(
     "How long the oldest event of Stripe has waited to be seen to",
     multiprocess_mode="mostrecent",
 )
+BESIDE_STRIPE = Gauge(
+    "billing_stripe_reconcile_findings",
+    "What did not agree when invoices were last compared with Stripe's",
+    ["kind"],
+    multiprocess_mode="mostrecent",
+)
+BESIDE_STRIPE_AGE = Gauge(
+    "billing_stripe_reconcile_age_seconds",
+    "How long ago invoices were last compared with Stripe's to the end",
+    multiprocess_mode="mostrecent",
+)
+MISSED = Gauge(
+    "billing_stripe_webhooks_missed_total",
+    "What Stripe has told, was never received, and was found by comparing",
+    multiprocess_mode="mostrecent",
+)
 WEBHOOKS_REFUSED = Counter(
     "billing_stripe_webhooks_refused", "Events that were not signed by Stripe just now", ["reason"]
 )
@@ -192,6 +208,11 @@ def billed(billing: Billing) -> None:
     for _, step in SCHEDULE:
         OWED.labels(step).set(billing.owed.get(step, 0))
     EVENTS_AGE.set(billing.told.oldest_s)
+    if (beside := billing.beside_stripe) is not None:
+        for kind, found in beside.findings.items():
+            BESIDE_STRIPE.labels(kind).set(found)
+        BESIDE_STRIPE_AGE.set(beside.age_s)
+        MISSED.set(beside.missed_ever)
 
 
 def exposition() -> bytes:

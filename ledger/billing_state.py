@@ -12,11 +12,13 @@ from ledger.db import Executor
 from ledger.store.billing_state import Failures
 from ledger.store.outbox import Overdue
 from ledger.store.stripe_events import Waiting
+from ledger.store.stripe_reconcile import ReconcileState
 from ledger.store.stripe_state import StripeState
 from ledger.supersede import OVERDUE_S
 
 # Longer than a hundred thousand calls take, and than the longest wait between two tries.
 UNDELIVERED_S = 6 * 3600
+UNCOMPARED_S = 2 * 86400  # once a day it is done, and a day is left for what Stripe did not answer
 UNSEEN_S = 900  # in which a payment that failed is to be seen to
 
 
@@ -24,7 +26,8 @@ class Billing(msgspec.Struct, frozen=True):
     """`issued`: the totals of all invoices by currency. `waiting`: changes that have not reached
     every quota. `stripe`: delivery to Stripe; `outcomes`: how its tries ended. `payments`: what
     became of payments, ever; `owed`: invoices in dunning by step; `told`: what Stripe has told and
-    nobody has seen to."""
+    nobody has seen to; `beside_stripe`: how invoices agree with Stripe's, None where no ledger has
+    a key."""
 
     issued: Mapping[str, Decimal]
     parked: int
@@ -35,6 +38,7 @@ class Billing(msgspec.Struct, frozen=True):
     payments: Mapping[str, int]
     owed: Mapping[str, int]
     told: Waiting
+    beside_stripe: ReconcileState | None
 
     def reasons(self) -> Iterator[str]:
         """What needs a person."""
@@ -62,6 +66,18 @@ class Billing(msgspec.Struct, frozen=True):
         if self.told.oldest_s > UNSEEN_S:
             minutes = self.told.oldest_s // 60
             yield f"events of Stripe wait for {minutes} minutes: {self.told.waiting}"
+        if self.beside_stripe is not None:
+            yield from _beside_stripe(self.beside_stripe)
+
+
+def _beside_stripe(state: ReconcileState) -> Iterator[str]:
+    found = {kind: count for kind, count in state.findings.items() if count}
+    if found:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in found.items())
+        yield f"invoices do not agree with Stripe: {kinds}; ./run reconcile stripe lists them"
+    if state.age_s > UNCOMPARED_S:
+        days = state.age_s // 86400
+        yield f"invoices have not been compared with Stripe for {days} days: the log says why"
 
 
 async def look(db: Executor) -> Billing:
@@ -76,4 +92,5 @@ async def look(db: Executor) -> Billing:
         await store.payments.outcomes(db),
         await store.payments.owed_by_step(db),
         await store.stripe_events.state(db),
+        await store.stripe_reconcile.state(db),
     )

@@ -32,6 +32,7 @@ Begin = Callable[[Settings, db.Connection, Redis], Awaitable[Once]]
 IDLE_S = 0.1  # how stale a read of the ledger may be when nothing is wrong
 SECOND_IDLE_S = 1.0  # how soon a second drain joins the first, which suffices without a backlog
 FROZEN_LOOK_S = 0.5  # between looks for another worker that holds a partition and hangs
+COMPARE_S = 60.0  # between looks whether it is time to compare with Stripe
 RECONCILE_S = 2.0  # between looks for a partition that is due
 CYCLE_S = 2.0  # between looks for periods that are over and plans to be migrated
 SUPERSEDE_S = 2.0  # between looks for changes whose sender died
@@ -146,8 +147,10 @@ async def _stripe(key: Secret, settings: Settings, stop: asyncio.Event) -> None:
     other work goes on and ends."""
     # Not at the top: the library costs 10 MiB, and few ledgers have a key.
     from ledger.payments import Payments
+    from ledger.reconcile.stripe_daily import Daily
     from ledger.stripe_api import StripeApi
     from ledger.stripe_delivery import Delivery
+    from ledger.stripe_reading import StripeReading
 
     async def deliver(_settings: Settings, connection: db.Connection, _redis: Redis) -> Once:
         delivery = Delivery(connection, api)
@@ -174,9 +177,21 @@ async def _stripe(key: Secret, settings: Settings, stop: asyncio.Event) -> None:
 
         return once
 
+    async def compare(settings: Settings, connection: db.Connection, _redis: Redis) -> Once:
+        daily = Daily(settings.database_url, connection, StripeReading(api))
+
+        async def once() -> float:
+            await daily.run_once()
+            return COMPARE_S
+
+        return once
+
     log.info("stripe_delivery_on")
     api = StripeApi(key.reveal(), settings.stripe_api_base)
-    work = [("stripe", deliver)] * STRIPE_WORKERS + [("payments", look)]
+    work = [("stripe", deliver)] * STRIPE_WORKERS + [
+        ("payments", look),
+        ("stripe_reconcile", compare),
+    ]
     workers = [asyncio.ensure_future(_for_ever(name, settings, stop, one)) for name, one in work]
     try:
         await stop.wait()

@@ -27,7 +27,15 @@ from ledger.dunning import settle
 from ledger.invoice_actions import NotPossible, write_off
 from ledger.payment_audit import tell
 from ledger.store.invoices import Invoice
-from ledger.stripe_api import Refused, StripeApi, StripeFailure, StripeObject, TryLater
+from ledger.stripe_api import (
+    KeyRefused,
+    Refused,
+    StripeApi,
+    StripeFailure,
+    StripeObject,
+    TryLater,
+)
+from ledger.stripe_key import accepted_for_reading, refused
 from ledger.supersede import Superseder
 
 log = structlog.get_logger()
@@ -62,6 +70,9 @@ class Payments:
         if self._planned is None or real - self._planned >= PLAN:
             await store.stripe_looks.plan(self._db, real, real + POLL)
             self._planned = real
+        until = await store.stripe_state.stopped_until(self._db)
+        if until is not None and real < until:
+            return 0
         looked = 0
         for stripe_id in await store.stripe_looks.due(self._db, real, now, BATCH):
             looked += await self._look(stripe_id, now, real)
@@ -75,12 +86,15 @@ class Payments:
         try:
             found = await self._ask(stripe_id)
         except StripeFailure as error:
+            if isinstance(error, KeyRefused):
+                await refused(self._db, real)
             after_s = error.after_s if isinstance(error, TryLater) else None
             wait = timedelta(seconds=after_s or min(2 ** min(attempts, 10), LONGEST_BACKOFF_S))
             reason = f"{type(error).__name__} {error}"
             await store.stripe_looks.failed(self._db, stripe_id, real + wait, reason)
             log.warning("stripe_look_waiting", reason=reason, attempts=attempts)
             return False
+        await accepted_for_reading(self._db)
         async with self._db.transaction():
             owed = await _Effect(self._db, stripe_id, events, now, real, self._grace).of(found)
         for one in owed:

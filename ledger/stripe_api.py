@@ -191,6 +191,10 @@ class StripeApi:
         """The invoice as it is now."""
         return await self._ask("get", f"/v1/invoices/{ids.invoice}", {}, StripeObject)
 
+    async def read(self, path: str, query: Mapping[str, Any], answer: type[T]) -> T:
+        """A page of a list, for who reads much (`ledger.stripe_reading`)."""
+        return await self._ask("get", path, query, answer)
+
     async def _check_total(self, ids: Ids, total: int) -> None:
         found = await self.invoice(ids)
         if found.total != total:

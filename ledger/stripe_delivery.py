@@ -37,6 +37,7 @@ from ledger.stripe_api import (
     Unknown,
 )
 from ledger.stripe_calls import NO_CUSTOMER, tell_delivered, tell_parked
+from ledger.stripe_key import accepted, refused
 
 log = structlog.get_logger()
 
@@ -45,7 +46,6 @@ WORK_S = 120
 # Longer than any call takes: two workers must not try one at once.
 LEASE = timedelta(seconds=WORK_S + 60)
 FIRST_BACKOFF, LONGEST_BACKOFF = timedelta(seconds=1), timedelta(hours=1)
-STOPPED = timedelta(minutes=1)  # between looks whether the API key is mended
 
 _PARKED: dict[type[Exception], Parked] = {
     Refused: "refused", Ambiguous: "ambiguous", NotOpaque: "not_opaque",
@@ -162,7 +162,7 @@ class Delivery:
                 await tell_delivered(self._db, due.payer, invoice_id, operation, stripe_id, now)
             await store.stripe_state.count(self._db, "sent")
             if not one.is_given:
-                await self._key_is_accepted()
+                await accepted(self._db)
 
     async def _nothing_found(self, one: _Claimed) -> None:
         due, now = one.due, self._now()
@@ -192,7 +192,7 @@ class Delivery:
                 about = due.call_id, due.payer, due.invoice_id, due.call.operation
                 await tell_parked(self._db, *about, said, self._now())
             if why != "not_opaque":  # of that Stripe knows nothing
-                await self._key_is_accepted()
+                await accepted(self._db)
 
     async def _stop(self, one: _Claimed) -> None:
         """The call may be right: it keeps its turn, and nobody sends anything for a while."""
@@ -203,13 +203,7 @@ class Delivery:
                 self._db, due.call_id, one.claim, one.attempt, now, "key_refused"
             )
             await store.stripe_state.count(self._db, "key_refused")
-            is_new = await store.stripe_state.stop(self._db, now, now + STOPPED)
-        if is_new:
-            log.error("stripe_key_refused", reason="delivery stops until STRIPE_API_KEY is mended")
-
-    async def _key_is_accepted(self) -> None:
-        if await store.stripe_state.resume(self._db):
-            log.info("stripe_key_accepted")
+            await refused(self._db, now)
 
     def _backoff(self, attempts: int) -> timedelta:
         """Longer and longer, and anything up to that: those that failed together do not all come

@@ -6,6 +6,7 @@ import argparse
 
 import msgspec
 
+from gateway.operators.beside_stripe import add_days, reconcile_stripe
 from gateway.operators.session import (
     DONE,
     FAILED,
@@ -26,15 +27,26 @@ from ledger.settings import Settings
 
 def add_reconcile_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``./run reconcile``."""
+    parser.add_argument(
+        "side",
+        nargs="?",
+        choices=["stripe"],
+        help="compare invoices with Stripe's, and with usage; without it all else",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--repair", action="store_true", help="have quotas that do not agree loaded anew; audited"
     )
+    add_days(parser)
     parser.epilog = "Exit codes: 0 all holds, 1 could not be compared, 3 something does not agree."
 
 
 async def reconcile(args: argparse.Namespace, config: Settings) -> int:
-    """Compares everything: rows, totals, seals and the counters in Redis."""
+    """Compares everything: rows, totals, seals and the counters in Redis; or all with Stripe."""
+    if args.side == "stripe":
+        return await reconcile_stripe(args, config)
+    if args.since or args.until:
+        return fail("reconcile takes --from and --to only with stripe", WRONG_USAGE)
     return await answer(config, lambda session: _reconcile(session, args), patient=True)
 
 

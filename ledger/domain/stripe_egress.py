@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ledger.domain.stripe_event import EVENT_TYPES
 from ledger.domain.stripe_invoice import KINDS, OTHER_USAGE, OUR_ID, USAGE_TYPES
 
 
@@ -33,6 +34,7 @@ _FIELDS = {
         "auto_advance": "False",  # nothing is sent to anyone by Stripe
         "collection_method": "send_invoice",
         "created.gte": _NUMBER,
+        "created.lt": _NUMBER,
         "currency": r"[a-z]{3}",
         "customer": rf"cus_{_OF_STRIPE}",
         "days_until_due": r"\d{1,3}",
@@ -44,11 +46,12 @@ _FIELDS = {
         "pending_invoice_items_behavior": "exclude",
         "period.end": _NUMBER,
         "period.start": _NUMBER,
-        "starting_after": rf"(cus|in|ii|cn)_{_OF_STRIPE}",
+        "starting_after": rf"(cus|in|ii|cn|evt)_{_OF_STRIPE}",
+        "types": _any_of(iter(EVENT_TYPES)),
     }.items()
 }
 _PATH = re.compile(
-    rf"/v1/(customers|invoiceitems|credit_notes|invoices(/in_{_OF_STRIPE}(/(finalize|void))?)?)"
+    rf"/v1/(customers|invoiceitems|credit_notes|events|invoices(/in_{_OF_STRIPE}(/(finalize|void))?)?)"
 )
 
 
@@ -69,5 +72,7 @@ def _leaves(params: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, objec
     for name, value in params.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            yield from ((f"{prefix}{name}", one) for one in value)
         else:
             yield f"{prefix}{name}", value

@@ -14,6 +14,11 @@ RETURNING s.since = $1 AS is_new;
 -- name: resume_stripe
 DELETE FROM stripe_stop RETURNING since;
 
+-- name: resume_stripe_unless_refused
+DELETE FROM stripe_stop
+WHERE NOT EXISTS (SELECT FROM stripe_calls WHERE done_at IS NULL AND last_error = 'key_refused')
+RETURNING since;
+
 -- name: stripe_state
 -- What waits is told of whether anybody delivers or not: invoices that are open here and not there, and
 -- those that were voided here since.

@@ -21,6 +21,7 @@ from ledger.store import (
     stripe_calls,
     stripe_events,
     stripe_looks,
+    stripe_reconcile,
     stripe_state,
     subscriptions,
 )
@@ -201,6 +202,7 @@ __all__ = [
     "stripe_calls",
     "stripe_events",
     "stripe_looks",
+    "stripe_reconcile",
     "stripe_state",
     "subjects_of",
     "subscriptions",

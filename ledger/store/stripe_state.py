@@ -44,6 +44,11 @@ async def stop(db: Executor, now: datetime, until: datetime) -> bool:
     return bool(await db.fetchval(QUERIES["stop_stripe"], now, until))
 
 
+async def resume_unless_refused(db: Executor) -> bool:
+    """Whether it was stopped, and no call waits that was refused for the key."""
+    return await db.fetchval(QUERIES["resume_stripe_unless_refused"]) is not None
+
+
 async def resume(db: Executor) -> bool:
     """Whether it was stopped."""
     return await db.fetchval(QUERIES["resume_stripe"]) is not None

@@ -31,6 +31,7 @@ FAULTS, FAILURES = "tests/stripe/test_faults.py", "tests/stripe/test_failures.py
 EGRESS = "tests/stripe/test_egress.py"
 DELIVERY, OWED = "ledger/stripe_delivery.py", "ledger/sql/stripe_calls.sql"
 DELIVERED, HISTORIES = "tests/stripe/owed/test_delivered.py", "tests/stripe/owed/test_histories.py"
+COMPARED, MISSED = "tests/stripe/owed/test_compared.py", "tests/stripe/paid/test_missed.py"
 
 MUTANTS = [
     # The record script.
@@ -271,8 +272,10 @@ MUTANTS = [
     Mutant("tells Stripe nothing of a void while the draft is on its way", "ledger/stripe_calls.py",
            "if not draft.is_done and draft.attempt.since is None:", "if not draft.is_done:",
            DELIVERED),
-    Mutant("has a refused API key alarm for every call", DELIVERY,
-           "        if is_new:\n", "        if True:\n", "tests/stripe/owed/test_parked.py"),
+    Mutant("has a refused API key alarm for every call", "ledger/stripe_key.py",
+           "    if await store.stripe_state.stop(db, now, now + STOPPED):",
+           "    if await store.stripe_state.stop(db, now, now + STOPPED) or True:",
+           "tests/stripe/owed/test_parked.py"),
     Mutant("sends a refused call to Stripe under the key of the refusal", "ledger/stripe_calls.py",
            "key_spent=True", "key_spent=False", "tests/stripe/owed/test_parked.py"),
     # What Stripe tells.
@@ -300,6 +303,24 @@ MUTANTS = [
     Mutant("ends a subscription after an outage without a warning", "ledger/domain/dunning.py",
            "self.step_since + SHORTEST",
            "self.step_since", "tests/domain/test_dunning.py"),
+    Mutant("looks at payments with a key that Stripe refuses", "ledger/payments.py",
+           "if until is not None and real < until:", "if False:", MISSED),
+    # What is compared with Stripe.
+    Mutant("compares the newest hundred of Stripe only", "ledger/stripe_reading.py",
+           "if not page.has_more or not page.data:", "if True:", COMPARED),
+    Mutant("lets Stripe have two of one invoice", "ledger/reconcile/stripe_invoices.py",
+           "                self._stranger(one, rows)\n", "                pass\n", COMPARED),
+    Mutant("takes an invoice that Stripe lost for one that is there",
+           "ledger/sql/stripe_reconcile.sql", "WHERE i.number > $4",
+           "WHERE FALSE AND i.number > $4", COMPARED),
+    Mutant("takes what Stripe is about to tell for missed", "ledger/reconcile/stripe_invoices.py",
+           "elif self._now - theirs.changed_at < PATIENCE:", "elif False:", MISSED),
+    Mutant("takes what Stripe does not say for agreement", "ledger/reconcile/against_stripe.py",
+           'append(f"{name}: {type(error).__name__} {error}")', 'count("")', COMPARED),
+    Mutant("compares with Stripe in every ledger at once", "ledger/sql/stripe_reconcile.sql",
+           "WHERE r.next_at <= $1", "WHERE TRUE", COMPARED),
+    Mutant("finds what was missed and does nothing", "ledger/reconcile/against_stripe.py",
+           "        await store.stripe_events.insert(self._db, event, self._now)\n", "", MISSED),
     # Plans.
     Mutant("gives one customer's terms to everybody", "ledger/sql/catalogue.sql",
            "THEN subscription_id IS NULL ELSE", "THEN TRUE ELSE",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ledger.domain.stripe_invoice import unix_seconds
@@ -52,6 +52,8 @@ class Books:
             "due_date": self._now() + 86400 * int(said.get("days_until_due", 0)),
             **dict.fromkeys(("total", "subtotal", "amount_due", "amount_paid"), 0),
             "pre_payment_credit_notes_amount": 0,
+            "status_transitions": dict.fromkeys(_MOMENTS),
+            "lines": self.lines_of("", ()),
         }
         return self._make("invoice", fields, said, "invoice.created")
 
@@ -83,7 +85,7 @@ class Books:
             raise Problem("invoice_no_customer_line_items")
         if invoice["total"] < 0:
             raise Problem("invoice_negative")  # Stripe would keep it as a balance: never ours
-        invoice["status"] = "open" if invoice["total"] else "paid"
+        self._becomes(invoice, "open" if invoice["total"] else "paid")
         invoice["auto_advance"] = said.get("auto_advance") == "true"
         return self._changed(invoice, "invoice.finalized")
 
@@ -91,7 +93,7 @@ class Books:
         invoice = self.get("invoice", invoice_id)
         if invoice["status"] not in ("open", "uncollectible"):
             raise Problem("invoice_not_editable")
-        invoice["status"] = "void"
+        self._becomes(invoice, "void")
         return self._changed(invoice, "invoice.voided")
 
     def pay(self, invoice_id: str, said: Object) -> Object:
@@ -99,7 +101,7 @@ class Books:
         if invoice["status"] != "open":
             raise Problem("invoice_not_editable")
         invoice["amount_paid"], invoice["amount_due"] = invoice["amount_due"], 0
-        invoice["status"] = "paid"
+        self._becomes(invoice, "paid")
         return self._changed(invoice, "invoice.paid")
 
     def fail_payment(self, invoice_id: str) -> Object:
@@ -109,7 +111,7 @@ class Books:
     def give_up(self, invoice_id: str) -> Object:
         """Somebody marks it uncollectible in the dashboard."""
         invoice = self.get("invoice", invoice_id)
-        invoice["status"] = "uncollectible"
+        self._becomes(invoice, "uncollectible")
         return self._changed(invoice, "invoice.marked_uncollectible")
 
     def credit_note(self, said: Object) -> Object:
@@ -122,7 +124,7 @@ class Books:
         invoice["pre_payment_credit_notes_amount"] += amount
         invoice["amount_due"] -= amount
         if not invoice["amount_due"]:
-            invoice["status"] = "paid"
+            self._becomes(invoice, "paid")
         fields = {
             "invoice": said["invoice"],
             "customer": invoice["customer"],
@@ -142,13 +144,31 @@ class Books:
     def items(self, invoice_id: str) -> list[Object]:
         return [one for one in self.all("invoiceitem") if one["invoice"] == invoice_id]
 
-    def listed(self, kind: str, said: Object) -> Object:
+    def lines_of(self, invoice_id: str, items: Sequence[Object]) -> Object:
+        """The first of them, as an invoice carries them; what was made of an item has its mark."""
+        lines = [
+            {
+                "id": one["id"].replace("ii_", "il_"),
+                "object": "line_item",
+                "invoice": invoice_id,
+                "livemode": False,
+                **{name: one[name] for name in ("amount", "currency", "description", "period")},
+                "metadata": dict(one["metadata"]),
+            }
+            for one in items[:_FIRST]
+        ]
+        more = len(items) > _FIRST
+        return {"object": "list", "data": lines, "has_more": more, "url": "/v1/invoices/lines"}
+
+    def listed(self, kind: str, said: Object, every: Sequence[Object] | None = None) -> Object:
         limit = int(said.get("limit", 10))
-        since = int(said.get("created", {}).get("gte", 0))
+        created = said.get("created", {})
+        since, until = int(created.get("gte", 0)), int(created.get("lt", 10**12))
         found = [
             one
-            for one in self.all(kind)
-            if one.get("created", since) >= since
+            for one in (self.all(kind) if every is None else every)
+            if since <= one.get("created", since) < until
+            and one.get("type") in said.get("types", [one.get("type")])
             and all(said.get(name, one.get(name)) == one.get(name) for name in _FILTERS)
         ]
         if "starting_after" in said:
@@ -177,8 +197,15 @@ class Books:
         return self._changed(made, event)
 
     def _count(self, invoice: Object) -> None:
-        total = sum(one["amount"] for one in self.items(invoice["id"]))
+        items = self.items(invoice["id"])
+        total = sum(one["amount"] for one in items)
         invoice.update(total=total, subtotal=total, amount_due=max(total, 0))
+        invoice["lines"] = self.lines_of(invoice["id"], items)
+
+    def _becomes(self, invoice: Object, status: str) -> None:
+        invoice["status"] = status
+        moment = {"open": "finalized_at", "void": "voided_at", "paid": "paid_at"}
+        invoice["status_transitions"][moment.get(status, "marked_uncollectible_at")] = self._now()
 
     def _changed(self, one: Object, event: str) -> Object:
         self._happened(event, one)
@@ -189,3 +216,5 @@ class Books:
 
 
 _FILTERS = ("customer", "invoice")
+_FIRST = 10  # lines that an invoice carries itself
+_MOMENTS = ("finalized_at", "marked_uncollectible_at", "paid_at", "voided_at")

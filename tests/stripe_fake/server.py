@@ -141,6 +141,8 @@ class FakeStripe:
     def _effect(self, method: str, path: str, params: dict[str, Any]) -> dict[str, Any]:
         parts = path.removeprefix("/v1/").split("/")
         books = self.books
+        if parts[0] == "events":
+            return books.listed("event", params, list(reversed(self.webhooks.events)))
         if method == "get":
             kind = _KINDS[parts[0]]
             return books.get(kind, parts[1]) if len(parts) == 2 else books.listed(kind, params)

@@ -15,10 +15,13 @@ from ledger import db, store
 from ledger.domain.line import Line
 from ledger.domain.stripe_invoice import OUR_ID, Bill, minor_units
 from ledger.invoice_actions import InvoiceActions
+from ledger.reconcile.against_stripe import AgainstStripe, latest
+from ledger.reconcile.stripe_report import StripeReport
 from ledger.store.invoices import Invoice
 from ledger.stripe_api import StripeApi
 from ledger.stripe_calls import owe
 from ledger.stripe_delivery import Delivery
+from ledger.stripe_reading import Rest, StripeReading
 from tests.invoices.conftest import Pool
 from tests.stripe_fake.books import Object
 from tests.stripe_fake.clock import Clock
@@ -27,6 +30,10 @@ from tests.stripe_fake.server import FakeStripe
 MOST = 400  # looks: more means that it will never be done
 TWO_HOURS = timedelta(hours=2)  # past every lease and every wait between two tries
 PERIOD = timedelta(days=30)
+
+
+async def at_once(_: float) -> None:
+    """Waits not at all."""
 
 
 class Worker(Delivery):
@@ -131,6 +138,12 @@ class Shop:
                     return
                 self.clock.advance(pause())
         raise AssertionError("something is owed for ever")
+
+    async def compared(self, api: Any = None, rest: Rest | None = None) -> StripeReport:
+        """Invoices beside Stripe's, as every day; nothing is waited for."""
+        now = self.clock.now()
+        reading = StripeReading(api or self.api, rest or at_once)
+        return await AgainstStripe(self.sql, reading, latest(now), now).run()
 
     async def outstanding(self) -> int:
         """Calls that nobody has to decide on."""

@@ -17,7 +17,7 @@ from ledger import logs, store
 from ledger.domain.stripe_invoice import OUR_ID
 from ledger.settings import Settings
 from ledger.stripe_api import StripeApi
-from ledger.stripe_delivery import STOPPED
+from ledger.stripe_key import STOPPED
 from tests.stripe.bills import bill, drawn, example
 from tests.stripe.owed.shop import Shop
 

@@ -61,8 +61,16 @@ class Till:
             "metadata": {OUR_ID: str(invoice.invoice_id)},
         }
         made = books.invoice(said)["id"]
-        amount = minor_units(invoice.total, invoice.currency)
-        books.item({"customer": customer, "invoice": made, "amount": amount, "currency": "usd"})
+        lines = await store.invoices.lines(self.sql, [invoice.invoice_id])
+        for line in lines[invoice.invoice_id]:
+            item = {
+                "customer": customer,
+                "invoice": made,
+                "amount": minor_units(line.amount, invoice.currency),
+                "currency": "usd",
+                "metadata": {OUR_ID: str(line.line_id)},
+            }
+            books.item(item)
         books.finalize(made, {})
         self.fake.webhooks.deliveries(Random(0))
         await self.sql.execute(

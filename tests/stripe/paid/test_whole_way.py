@@ -69,6 +69,12 @@ async def told(till: Till) -> None:
     await until(is_seen_to)
 
 
+async def is_compared(till: Till) -> bool:
+    """The ledger has compared itself with Stripe, as it does once a day."""
+    done = "SELECT completed_at IS NOT NULL FROM stripe_reconcile"
+    return bool(await till.sql.fetchval(done))
+
+
 def there(till: Till) -> dict[str, Any]:
     return till.fake.books.get("invoice", till.stripe_id)
 
@@ -84,10 +90,13 @@ async def test_what_is_delivered_and_paid_there_is_paid_here(
     async with delivered(till, settings):
         till.pay()
         await told(till)
+        await until(lambda: is_compared(till))
     found = await till.invoice()
     assert (found.status, found.amount_paid) == ("paid", Decimal("499.00"))
     assert found.stripe_invoice_id == till.stripe_id
     assert await store.payments.outcomes(till.sql) == {"paid": 1}
+    state = await store.stripe_reconcile.state(till.sql)
+    assert state is not None and not any(state.findings.values())
 
 
 async def test_what_finance_voids_is_voided_there_and_nobody_disagrees(
