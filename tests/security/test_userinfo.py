@@ -22,10 +22,7 @@ async def door(auth: FakeAuth, doors: list[Door]) -> Door:
 
 
 def token(auth: FakeAuth, **said: Any) -> str:
-    said = {"sub": "ada", "roles": ["user"], "org": REMOVED} | said
-    made = auth.signed(**said)
-    auth.active[made] = claims(**said)
-    return made
+    return auth.granted(**{"sub": "ada", "roles": ["user"], "org": REMOVED, **said})
 
 
 @pytest.mark.parametrize("role", ["user", "org_admin"])
