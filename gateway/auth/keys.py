@@ -67,8 +67,7 @@ class PublishedKeys:
         if self._is_reading or not (fresh or self._failed):
             raise Unknown(self.refresh)
         if fresh and now - self._missed_at >= MISSED_S:
-            self._missed_at = now
-            raise Unknown(self.refresh)
+            raise Unknown(self._missed)
         if self._failed:  # it may be a good key that we were not told of
             raise silent()
         return None
@@ -82,6 +81,12 @@ class PublishedKeys:
         """Reads the keys; what was known stays when that fails."""
         self._is_reading = True
         await self._flights.run("keys", self._read)
+
+    async def _missed(self) -> None:
+        now = clock.monotonic()
+        if self._is_reading or now - self._missed_at >= MISSED_S:  # else: somebody else just did
+            self._missed_at = now
+            await self.refresh()
 
     async def _read(self) -> None:
         began = clock.monotonic()
