@@ -343,8 +343,6 @@ MUTANTS = [
            "raise silent() from None", "claims = {}", f"{USERINFO} {ASKED}"),
     Mutant("gives one user the organisations of another", f"{AUTH}/authenticator.py",
            'told.claims.get("sub") != claims.get("sub")', "False", USERINFO),
-    Mutant("serves a route to whoever has a token", "gateway/app.py",
-           "        principal.reach(action)\n", "", "tests/security/test_routes.py"),
     # Corrections.
     Mutant("counts a correction in the quota of another period", CORRECT,
            "one[STARTS] == period and one", "one", f"{LUA}/test_correct.py"),

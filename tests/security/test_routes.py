@@ -214,6 +214,16 @@ async def test_every_route_that_the_application_has_is_in_the_table(gate: Gate) 
     assert there == {one.name for one in ROUTES if not one.test_only}
     assert {one.name for one in GUARDED} == EXAMPLES.keys()
     assert {one.action for one in GUARDED} == set(Action) == RIGHTS.keys()
+    changes = {"finance": Reach.ALL, "admin": Reach.ALL}
+    reads = changes | {"org_admin": Reach.ORGANIZATIONS}
+    assert {  # the contract's, once more: the rest of this file goes by the code's
+        Action.RECORD_USAGE: {"service": Reach.ORGANIZATIONS},
+        Action.READ_USAGE: reads | {"user": Reach.OWN, "service": Reach.ORGANIZATIONS},
+        Action.READ_SUBSCRIPTION: reads | {"user": Reach.OWN},
+        Action.READ_ORGANIZATION: reads,
+        Action.CHANGE: changes,
+        Action.MAKE_USAGE_TYPES: {"admin": Reach.ALL},
+    } == RIGHTS
     assert not [one.name for one in PUBLIC if one.action is not None]
 
 
