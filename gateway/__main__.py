@@ -76,8 +76,8 @@ async def _serve(
     # Imported here: a worker names its metrics before any is made.
     from gateway.serving import serving
 
-    keys = dev_key(config.data_dir)
-    async with serving(config, keys, listening) as port:
+    key = dev_key(config.data_dir) if config.is_dev else None
+    async with serving(config, key, listening) as port:
         # What is there now stays; looking through it for garbage again and again would take a
         # tenth of the time, and few requests leave any behind.
         gc.freeze()
@@ -104,8 +104,9 @@ def _fail(line: str, exit_code: int) -> int:
 
 def main(words: Sequence[str]) -> int:
     try:
-        config = settings.load()
-        dev_key(config.data_dir)
+        config = settings.load_gateway()
+        if config.is_dev:
+            dev_key(config.data_dir)
     except settings.SettingError as error:
         return _fail(str(error), 2)
     logs.configure(config.log_level)

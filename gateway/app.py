@@ -9,19 +9,19 @@ from typing import NamedTuple
 
 import structlog
 from aiohttp import web
-from joserfc.jwk import KeySet
+from joserfc.jwk import ECKey
 
 from gateway import metrics
 from gateway.accounts import Accounts
 from gateway.admission import Admission
 from gateway.auth import Authenticator
+from gateway.auth.wiring import Authentication
 from gateway.backlog import Backlog
 from gateway.catalogue import Catalogue
 from gateway.catalogue_handlers import CatalogueHandlers
 from gateway.corrections import UsageCorrections
-from gateway.dev.tokens import DEV_ISSUER
 from gateway.handlers import Handlers
-from gateway.http import MAX_BODY
+from gateway.http import CALLER, MAX_BODY
 from gateway.invoice_handlers import InvoiceHandlers
 from gateway.invoices import Invoices
 from gateway.lane import Lanes
@@ -32,6 +32,7 @@ from gateway.plan_migrations import PlanMigrations
 from gateway.probes import Probes
 from gateway.problems import CONTENT_TYPE, Kind, Problem
 from gateway.quotas import Quotas
+from gateway.route import Route
 from gateway.routes import ROUTES
 from gateway.subscription_changes import SubscriptionChanges
 from gateway.subscription_handlers import SubscriptionHandlers
@@ -75,8 +76,9 @@ class Wired(NamedTuple):
     quotas: Quotas
 
 
-def wire(settings: Settings, keys: KeySet) -> Wired:
-    """Everything put together; its servers are reached when first needed."""
+def wire(settings: Settings, dev_key: ECKey | None) -> Wired:
+    """Everything put together; its servers are reached when first needed. The key of dev tokens
+    is for dev only."""
 
     def connect(url: str) -> Multiplexer:
         server = Multiplexer(url)
@@ -125,9 +127,8 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
     watch = Watch(redis, durability.wanted(settings), judged)
     accounts = Accounts(pool, readable_names=settings.is_dev)
     usage_types = UsageTypes(pool)
-    authenticator = Authenticator(
-        keys, DEV_ISSUER, settings.auth_audience, anonymous=settings.is_dev
-    )
+    authentication = Authentication(settings.auth, dev_key if settings.is_dev else None)
+    authenticator = authentication.authenticator
     usage = Usage(admission, accounts, usage_types)
     quotas = Quotas(admission, accounts, usage_types)
     superseder = Superseder(scripts, settings.default_tier, settings.partitions)
@@ -139,24 +140,21 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
     subscriptions = Subscriptions(accounts, desk, settings.default_tier, now)
     handlers = (
         Handlers(
-            authenticator,
             usage,
             UsageLists(accounts, desk),
             UsageCorrections(Corrections(scripts, settings.undrained_cap), desk, now),
             quotas,
             Probes(redis, pool, settings.partitions, watch, backlog, must_keep=must_keep),
         ),
-        ClockHandlers(authenticator, TestClock(settings)),
+        ClockHandlers(TestClock(settings)),
         WebhookHandlers(StripeWebhooks(desk, settings.stripe_webhook_secrets)),
         CatalogueHandlers(
-            authenticator,
             Catalogue(desk, usage_types, settings.default_tier),
             PlanMigrations(desk, now),
         ),
-        OrganizationHandlers(authenticator, Organizations(accounts, desk, now)),
-        InvoiceHandlers(authenticator, Invoices(accounts, desk, subscriptions, now)),
+        OrganizationHandlers(Organizations(accounts, desk, now)),
+        InvoiceHandlers(Invoices(accounts, desk, subscriptions, now)),
         SubscriptionHandlers(
-            authenticator,
             subscriptions,
             SubscriptionChanges(accounts, Lifecycle(desk, superseder, settings.invoice_grace), now),
         ),
@@ -166,7 +164,9 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
         if route.test_only and not settings.test_clock:
             continue
         [handler] = [getattr(one, route.name) for one in handlers if hasattr(one, route.name)]
-        app.router.add_route(route.method, route.pattern, handler, name=route.name)
+        app.router.add_route(
+            route.method, route.pattern, _guarded(route, handler, authenticator), name=route.name
+        )
 
     async def connections(_: web.Application) -> AsyncIterator[None]:
         await pool
@@ -174,7 +174,8 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
         await redis.look_round()  # before the first calls: a cluster takes others
         watching = asyncio.ensure_future(watch.for_ever())
         looking_back = asyncio.ensure_future(look_back.for_ever())
-        yield
+        async with authentication.running():
+            yield
         watching.cancel()
         looking_back.cancel()
         for servers in (redis, *apart):
@@ -187,6 +188,24 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
 
     app.cleanup_ctx.append(connections)
     return Wired(app, authenticator, usage, quotas)
+
+
+def _guarded(route: Route, handler: Handler, authenticator: Authenticator) -> Handler:
+    """The handler, reached by those only who may do what the route is for."""
+    if (action := route.action) is None:
+        assert route.public, f"{route.name} says neither what it does nor that it is public"
+        return handler
+
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        headers = request.headers
+        principal = await authenticator.caller(
+            headers.get("Authorization"), headers.get("Host"), request.remote
+        )
+        principal.reach(action)
+        request[CALLER] = principal
+        return await handler(request)
+
+    return guarded
 
 
 @web.middleware

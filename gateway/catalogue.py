@@ -106,9 +106,7 @@ class Catalogue:
 
     async def put_usage_type(self, principal: Principal, name: str, body: bytes) -> bytes:
         """`PUT /usage-types/{name}`: a new one, or what is said about one."""
-        principal.reach(Action.CHANGE)
-        if "admin" not in principal.roles:
-            raise Problem(Kind.FORBIDDEN, "only an admin makes usage types")
+        principal.reach(Action.MAKE_USAGE_TYPES)
         if not _NAME.match(name):
             raise Problem(
                 Kind.INVALID_REQUEST, "a name has letters a to z, digits and _, 50 at most"

@@ -9,7 +9,6 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway import messages, metrics, openapi
-from gateway.auth import Authenticator
 from gateway.corrections import UsageCorrections
 from gateway.http import body_of, caller, json_answer
 from gateway.probes import Probes
@@ -23,14 +22,12 @@ class Handlers:
 
     def __init__(
         self,
-        authenticator: Authenticator,
         usage: Usage,
         usage_lists: UsageLists,
         corrections: UsageCorrections,
         quotas: Quotas,
         probes: Probes,
     ) -> None:
-        self._authenticator = authenticator
         self._usage = usage
         self._usage_lists = usage_lists
         self._corrections = corrections
@@ -39,14 +36,14 @@ class Handlers:
         self._openapi = msgspec.json.encode(openapi.document(_version()))
 
     async def record_usage(self, request: web.Request) -> web.Response:
-        principal = caller(self._authenticator, request)
+        principal = caller(request)
         body, headers = await self._usage.record(
             principal, await body_of(request), request.headers.get("Idempotency-Key")
         )
         return web.Response(body=body, status=201, headers=headers, content_type="application/json")
 
     async def record_usage_batch(self, request: web.Request) -> web.Response:
-        principal = caller(self._authenticator, request)
+        principal = caller(request)
         return json_answer(
             await self._usage.batch(
                 principal, await body_of(request), request.headers.get("Idempotency-Key")
@@ -54,12 +51,12 @@ class Handlers:
         )
 
     async def list_usage(self, request: web.Request) -> web.Response:
-        principal = caller(self._authenticator, request)
+        principal = caller(request)
         query = messages.query(messages.UsageQuery, request.query)
         return json_answer(await self._usage_lists.page(principal, query))
 
     async def correct_usage(self, request: web.Request) -> web.Response:
-        principal = caller(self._authenticator, request)
+        principal = caller(request)
         body, headers = await self._corrections.correct(
             principal,
             request.match_info["usage_id"],
@@ -69,11 +66,11 @@ class Handlers:
         return web.Response(body=body, status=201, headers=headers, content_type="application/json")
 
     async def check_quota(self, request: web.Request) -> web.Response:
-        principal = caller(self._authenticator, request)
+        principal = caller(request)
         return json_answer(await self._quotas.check(principal, await body_of(request)))
 
     async def read_quota(self, request: web.Request) -> web.Response:
-        principal = caller(self._authenticator, request)
+        principal = caller(request)
         query = messages.query(messages.AccountQuery, request.query)
         return json_answer(await self._quotas.read(principal, request.match_info["user_id"], query))
 

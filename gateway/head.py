@@ -45,6 +45,7 @@ class Head:
     """What the parser reports of a request's head, and whether it is one we serve here."""
 
     def __init__(self) -> None:
+        self.peer: str | None = None  # the address that the connection comes from
         self.clear()
 
     def clear(self) -> None:

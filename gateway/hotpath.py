@@ -109,6 +109,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self._head.peer = peer[0] if isinstance(peer, tuple) else None
         self._shared.connections.add(self)
         if self._shared.is_full:
             self._hang_up(unavailable("this process has as many connections as it may have"))

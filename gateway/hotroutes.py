@@ -4,9 +4,9 @@ behind aiohttp, so that the two ways cannot differ in what they say."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -54,10 +54,14 @@ class HotRoutes:
         target = head.target
         try:
             header = head.text(b"authorization")
-            principal = self._authenticator.principal(
-                header, head.text(b"host") if header is None else None
-            )
             key = head.text(b"idempotency-key")
+            try:
+                principal = self._authenticator.principal(
+                    header, head.text(b"host") if header is None else None, head.peer
+                )
+            except Unknown:  # never without a header: the auth service is asked about a token
+                self._spawn(self._introduced(target, header, head.peer, body, key), target, send)
+                return
             if target.name == "record_usage":
                 try:
                     self._record(target, principal, body, key, send)
@@ -67,7 +71,7 @@ class HotRoutes:
         except Exception as error:
             _fail(error, target, send)
             return
-        self._later(target, principal, body, key, send)
+        self._spawn(self._answer(target, principal, body, key), target, send)
 
     def _record(
         self, target: Target, principal: Principal, body: bytes, key: str | None, send: Send
@@ -79,7 +83,7 @@ class HotRoutes:
             try:
                 outcome = settled(said)
                 if outcome is None:
-                    self._later(target, principal, body, key, send)
+                    self._spawn(self._answer(target, principal, body, key), target, send)
                     return
                 text, headers = self._usage.answer(event, places, outcome)
             except Exception as error:
@@ -89,12 +93,10 @@ class HotRoutes:
 
         self._usage.submit(event, decided)
 
-    def _later(
-        self, target: Target, principal: Principal, body: bytes, key: str | None, send: Send
-    ) -> None:
+    def _spawn(self, reply_to: Coroutine[Any, Any, Reply], target: Target, send: Send) -> None:
         async def answer() -> None:
             try:
-                reply = await self._answer(target, principal, body, key)
+                reply = await reply_to
             except Exception as error:
                 _fail(error, target, send)
                 return
@@ -103,6 +105,12 @@ class HotRoutes:
         task = asyncio.ensure_future(answer())
         self._tasks.add(task)  # the loop itself would let it be collected
         task.add_done_callback(self._tasks.discard)
+
+    async def _introduced(
+        self, target: Target, header: str | None, peer: str | None, body: bytes, key: str | None
+    ) -> Reply:
+        principal = await self._authenticator.caller(header, None, peer)
+        return await self._answer(target, principal, body, key)
 
     async def _answer(
         self, target: Target, principal: Principal, body: bytes, key: str | None

@@ -6,18 +6,19 @@ import asyncio
 
 from aiohttp import web
 
-from gateway.auth import Authenticator, Principal
+from gateway.auth import Principal
 from gateway.problems import Kind, Problem
 
 MAX_BODY = 2 * 1024 * 1024  # a batch of 1000 records of 2 KB
 BODY_S = 10  # to send a body; a slower client holds memory, not just a socket
 
 
-def caller(authenticator: Authenticator, request: web.Request) -> Principal:
-    """Who asks. Raises the 401 problem."""
-    return authenticator.principal(
-        request.headers.get("Authorization"), request.headers.get("Host")
-    )
+CALLER = web.RequestKey("caller", Principal)
+
+
+def caller(request: web.Request) -> Principal:
+    """Who asks, and may do what the route is for: `gateway.app` has seen to that."""
+    return request[CALLER]
 
 
 async def body_of(request: web.Request, most: int = MAX_BODY) -> bytes:

@@ -138,6 +138,16 @@ MISSED = Gauge(
 WEBHOOKS_REFUSED = Counter(
     "billing_stripe_webhooks_refused", "Events that were not signed by Stripe just now", ["reason"]
 )
+TOKENS_REFUSED = Counter(
+    "billing_tokens_refused",
+    "Tokens that were not good, and those that were not looked at for there were too many",
+    ["reason"],
+)
+AUTH_ASKED = Counter(
+    "billing_auth_service_answers",
+    "What the auth service was asked for, and whether it gave an answer that can be used",
+    ["asked_for", "outcome"],
+)
 DURABILITY = Gauge(
     "billing_durability_in_force",
     "1 at the durability profile that Redis keeps, 0 at the others",

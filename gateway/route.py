@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from gateway.auth.rights import Action
+
 BASE = "/api/v1/billing"
 
 
@@ -20,6 +22,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[str, ...] = ()
     besides: str = ""  # what the last part of the path cannot be: another route's
     refuses: tuple[int, ...] = ()  # problems beyond 401, 403, 500 and 503; of a public one all
+    action: Action | None = None  # of the role table; None of a public one only
     public: bool = False  # needs no token
     test_only: bool = False  # with TEST_CLOCK
 

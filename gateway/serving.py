@@ -12,7 +12,7 @@ from functools import partial
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
-from joserfc.jwk import ECKey, KeySet
+from joserfc.jwk import ECKey
 
 from gateway.app import wire
 from gateway.hotpath import NOT_HTTP, HotPath
@@ -63,12 +63,12 @@ class _Behind(RequestHandler):
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, key: ECKey, listening: socket.socket | None = None
+    settings: Settings, dev_key: ECKey | None, listening: socket.socket | None = None
 ) -> AsyncIterator[int]:
     """Serves until the block is left, then answers what is under way. Gives the port; one of 0 is
     chosen by the system. Opens it unless given a listening socket; raises `OSError` when it
     cannot."""
-    wired = wire(settings, KeySet([key]))
+    wired = wire(settings, dev_key)
     runner = web.AppRunner(
         wired.app,
         handle_signals=False,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from aiohttp import web
 
 from gateway import messages
-from gateway.auth import Authenticator
 from gateway.http import body_of, caller, json_answer
 from gateway.subscription_changes import SubscriptionChanges
 from gateway.subscription_messages import (
@@ -20,16 +19,14 @@ from ledger.wishes import Verb
 class SubscriptionHandlers:
     def __init__(
         self,
-        authenticator: Authenticator,
         subscriptions: Subscriptions,
         changes: SubscriptionChanges,
     ) -> None:
-        self._authenticator = authenticator
         self._subscriptions = subscriptions
         self._changes = changes
 
     async def read_subscription(self, request: web.Request) -> web.Response:
-        principal = caller(self._authenticator, request)
+        principal = caller(request)
         query = messages.query(SubscriptionQuery, request.query)
         body, headers = await self._subscriptions.read(
             principal, request.match_info["user_id"], query
@@ -37,19 +34,19 @@ class SubscriptionHandlers:
         return json_answer(body, headers=headers)
 
     async def subscription_history(self, request: web.Request) -> web.Response:
-        principal = caller(self._authenticator, request)
+        principal = caller(request)
         query = messages.query(HistoryQuery, request.query)
         return json_answer(
             await self._subscriptions.history(principal, request.match_info["user_id"], query)
         )
 
     async def list_subscriptions(self, request: web.Request) -> web.Response:
-        principal = caller(self._authenticator, request)
+        principal = caller(request)
         query = messages.query(SubscriptionListQuery, request.query)
         return json_answer(await self._subscriptions.page(principal, query))
 
     async def create_subscription(self, request: web.Request) -> web.Response:
-        principal = caller(self._authenticator, request)
+        principal = caller(request)
         body, headers = await self._changes.create(
             principal, await body_of(request), request.headers.get("Idempotency-Key")
         )
@@ -74,7 +71,7 @@ class SubscriptionHandlers:
         return await self._act(request, "reactivate")
 
     async def _act(self, request: web.Request, verb: Verb) -> web.Response:
-        principal = caller(self._authenticator, request)
+        principal = caller(request)
         body, headers = await self._changes.act(
             principal,
             request.match_info["user_id"],

@@ -25,8 +25,9 @@ What went wrong: `ledger.reconcile` compares rows, totals, seals (`ledger.seals`
 operator decided.
 
 `ledger.loops` runs it for ever, over connections of `ledger.db`; `ledger.flights` does once what
-many ask for, `ledger.turns` keeps loads from taking every connection; `ledger.settings`,
-`ledger.clock` and `ledger.logs` are the one place of each, and `ledger.service_time` is the clock
+many ask for, `ledger.turns` keeps loads from taking every connection; `ledger.settings` (with
+`ledger.auth_settings`, by `ledger.variables`), `ledger.clock` and `ledger.logs` are the one place
+of each, and `ledger.service_time` is the clock
 that tests move; `ledger.migrate` and `ledger.catalogue` make the database. Pure rules live in
 `ledger.domain`; SQL lives in ``ledger/sql`` behind `ledger.store`.
 """

@@ -11,36 +11,18 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from decimal import Decimal
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
-T = TypeVar("T", bound=str)
+from ledger.auth_settings import AuthSettings, read_auth, require_auth
+from ledger.variables import Reader, is_loopback
+from ledger.variables import Secret as Secret
+from ledger.variables import SettingError as SettingError
+
 ProfileName = Literal["dev-fast", "default", "replicated"]
-
-
-class SettingError(ValueError):
-    """An environment variable is missing or cannot be used; the message names it."""
-
-    def __init__(self, variable: str, reason: str) -> None:
-        self.variable = variable
-        super().__init__(f"{variable}: {reason}")
-
-
-class Secret:
-    """A text that shows in no repr, log line or traceback."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        return self._text
-
-    def __repr__(self) -> str:
-        return "Secret(...)"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stripe_api_key: Secret | None = None
     stripe_api_base: str | None = None
     stripe_webhook_secrets: tuple[Secret, ...] = ()
-    auth_audience: str = "billing"
+    auth: AuthSettings = AuthSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property
@@ -82,12 +64,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
     """The settings of this process. Raises `SettingError` naming the first bad variable."""
-    read = _Reader(environ)
+    read = Reader(environ)
+    environment: Literal["dev", "production"] = read.choice(
+        "BILLING_ENV", "dev", ("dev", "production")
+    )
     durability: ProfileName = read.choice(
         "DURABILITY", "default", ("dev-fast", "default", "replicated")
     )
     settings = Settings(
-        environment=read.choice("BILLING_ENV", "dev", ("dev", "production")),
+        environment=environment,
         host=read.text("HOST", "127.0.0.1"),
         port=read.integer("PORT", 8081, 1, 65535),
         database_url=read.url("DATABASE_URL", ("postgresql", "postgres")),
@@ -109,22 +94,26 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         stripe_api_key=_stripe_key(read),
         stripe_api_base=_stripe_base(read),
         stripe_webhook_secrets=_webhook_secrets(read),
-        auth_audience=read.text("AUTH_AUDIENCE", "billing"),
+        auth=read_auth(read, is_dev=environment == "dev"),
         log_level=read.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
     )
     if settings.test_clock and not settings.is_dev:
         raise SettingError("TEST_CLOCK", "is never for production: time there is what it is")
-    if not settings.is_dev:
-        raise SettingError(
-            "BILLING_ENV", "production needs tokens of an auth service, not verified yet; use dev"
-        )
-    if not _is_loopback(settings.host):
+    if settings.is_dev and not is_loopback(settings.host):
         # A caller without a token is trusted here, so nobody else may reach the port.
         raise SettingError("HOST", "must be a loopback address when BILLING_ENV=dev")
     return settings
 
 
-def _replicas(read: _Reader, durability: str) -> int:
+def load_gateway(environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings of the gateway, which besides must be able to tell who calls."""
+    settings = load(environ)
+    if not settings.is_dev:
+        require_auth(settings.auth)
+    return settings
+
+
+def _replicas(read: Reader, durability: str) -> int:
     """How many replicas must have synced what is answered; 0 where none is asked."""
     name = "DURABILITY_REPLICAS"
     given = read.optional(name) is not None
@@ -137,7 +126,7 @@ def _replicas(read: _Reader, durability: str) -> int:
     return read.integer("DURABILITY_REPLICAS", 1, 1, 16)
 
 
-def _stripe_key(read: _Reader) -> Secret | None:
+def _stripe_key(read: Reader) -> Secret | None:
     key = read.secret("STRIPE_API_KEY")
     if key is None:
         return None
@@ -149,14 +138,14 @@ def _stripe_key(read: _Reader) -> Secret | None:
     return Secret(key)
 
 
-def _stripe_base(read: _Reader) -> str | None:
+def _stripe_base(read: Reader) -> str | None:
     """Where Stripe's API is, if elsewhere; the key goes there, so over TLS or not off this host."""
     base = read.optional("STRIPE_API_BASE")
     if base is None:
         return None
     try:
         parts = urlsplit(base)
-        safe = parts.scheme == "https" or _is_loopback(parts.hostname or "")
+        safe = parts.scheme == "https" or is_loopback(parts.hostname or "")
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         usable = usable and not (parts.path.strip("/") or parts.query or "@" in parts.netloc)
     except ValueError:
@@ -166,7 +155,7 @@ def _stripe_base(read: _Reader) -> str | None:
     return base.rstrip("/")
 
 
-def _webhook_secrets(read: _Reader) -> tuple[Secret, ...]:
+def _webhook_secrets(read: Reader) -> tuple[Secret, ...]:
     """Two while one is being replaced."""
     found = read.secret("STRIPE_WEBHOOK_SECRET")
     if found is None:
@@ -177,13 +166,6 @@ def _webhook_secrets(read: _Reader) -> tuple[Secret, ...]:
             "STRIPE_WEBHOOK_SECRET", "must be a signing secret of Stripe's (whsec_...), or two: a,b"
         )
     return tuple(Secret(one) for one in secrets)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def redis_url(value: str) -> str:
@@ -199,71 +181,3 @@ def redis_url(value: str) -> str:
     if not usable:
         raise SettingError("REDIS_URL", "is not a Redis URL (example: redis://localhost:6379)")
     return url
-
-
-class _Reader:
-    """Reads one variable at a time and never repeats its value, which may be a secret."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
-
-    def optional(self, name: str) -> str | None:
-        return self._environ.get(name, "").strip() or None
-
-    def text(self, name: str, default: str) -> str:
-        return self.optional(name) or default
-
-    def path(self, name: str) -> Path | None:
-        value = self.optional(name)
-        return None if value is None else Path(value)
-
-    def secret(self, name: str) -> str | None:
-        """The variable, or the content of the file that ``NAME_FILE`` points to."""
-        path = self.optional(f"{name}_FILE")
-        if path is None:
-            return self.optional(name)
-        try:
-            return Path(path).read_text(encoding="utf-8").strip() or None
-        except (OSError, UnicodeDecodeError):
-            raise SettingError(f"{name}_FILE", "names a file that cannot be read") from None
-
-    def url(self, name: str, schemes: tuple[str, ...]) -> str:
-        value = self.secret(name)
-        if value is None:
-            raise SettingError(name, f"is required (example: {schemes[0]}://user@localhost/db)")
-        try:
-            parts = urlsplit(value)
-            for host in parts.netloc.rpartition("@")[2].split(","):
-                _ = urlsplit(f"//{host}").port  # not a number of a port: ValueError
-        except ValueError:
-            raise SettingError(
-                name, f"is not a URL (example: {schemes[0]}://user@localhost/db)"
-            ) from None
-        if parts.scheme not in schemes:
-            raise SettingError(name, f"must start with {schemes[0]}://")
-        return value
-
-    def integer(self, name: str, default: int, low: int, high: int) -> int:
-        value = self.optional(name)
-        if value is None:
-            return default
-        digits = value.isascii() and value.isdigit() and len(value) <= len(str(high))
-        if not digits or not low <= int(value) <= high:
-            raise SettingError(name, f"must be a whole number from {low} to {high}")
-        return int(value)
-
-    def boolean(self, name: str, default: bool) -> bool:
-        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-        value = self.optional(name)
-        if value is None:
-            return default
-        if value.lower() not in words:
-            raise SettingError(name, "must be true or false")
-        return words[value.lower()]
-
-    def choice(self, name: str, default: T, allowed: tuple[T, ...]) -> T:
-        value = self.text(name, default)
-        for one in allowed:
-            if value == one:
-                return one
-        raise SettingError(name, f"must be one of {', '.join(allowed)}")

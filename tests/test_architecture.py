@@ -59,7 +59,6 @@ SQL = {
 DEV = {
     "gateway/cli.py": "a command line: `./run`, its servers and its tokens",
     "gateway/__main__.py": "a program's entry: hands the key of this data dir to the gateway",
-    "gateway/app.py": "knows the dev issuer, whose tokens production refuses",
 }
 
 CLOCK_CALLS = {

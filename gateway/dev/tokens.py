@@ -13,10 +13,10 @@ from joserfc.jwk import ECKey
 
 from gateway.datadir import write_private
 from ledger import clock
+from ledger.auth_settings import DEV_ISSUER as DEV_ISSUER
 from ledger.domain.ids import dev_uuid
 from ledger.settings import SettingError
 
-DEV_ISSUER = "billing-dev"
 DEV_AUDIENCE = "billing"
 Role = Literal["service", "user", "org_admin", "finance", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)

@@ -132,7 +132,7 @@ def _read(environ: Mapping[str, str]) -> Settings:
         for name, url in _EMBEDDED.items():
             if not {name, f"{name}_FILE"} & given:
                 embedded[name] = url
-    return settings.load({**environ, **embedded})
+    return settings.load_gateway({**environ, **embedded})
 
 
 async def _start_servers(stack: AsyncExitStack, data: DataDir, wanted: Settings) -> list[Server]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway import catalogue_messages as catalogue
+from gateway.auth.rights import Action
 from gateway.route import BASE, Route
 from ledger.domain.plan import Plan
 
@@ -11,6 +12,7 @@ ROUTES: tuple[Route, ...] = (
         method="GET",
         path=f"{BASE}/plans",
         name="list_plans",
+        action=Action.CHANGE,
         summary="The newest public version of every plan",
         answers={200: catalogue.PlanList},
     ),
@@ -18,6 +20,7 @@ ROUTES: tuple[Route, ...] = (
         method="GET",
         path=f"{BASE}/plans/{{tier}}",
         name="read_plan",
+        action=Action.CHANGE,
         summary="The newest public version of a plan, or the one that is named",
         query=catalogue.PlanQuery,
         answers={200: catalogue.PlanAnswer},
@@ -27,6 +30,7 @@ ROUTES: tuple[Route, ...] = (
         method="PUT",
         path=f"{BASE}/plans/{{tier}}",
         name="put_plan",
+        action=Action.CHANGE,
         summary="A new version of a plan; subscriptions stay on theirs",
         takes=Plan,
         headers=("If-Match",),
@@ -37,6 +41,7 @@ ROUTES: tuple[Route, ...] = (
         method="POST",
         path=f"{BASE}/plans/{{tier}}/migrate",
         name="migrate_plan",
+        action=Action.CHANGE,
         summary="Have subscriptions brought to a version of their plan",
         takes=catalogue.MigrationRequest,
         answers={202: catalogue.MigrationAnswer},
@@ -46,6 +51,7 @@ ROUTES: tuple[Route, ...] = (
         method="GET",
         path=f"{BASE}/plans/{{tier}}/migrations/{{migration_id}}",
         name="read_migration",
+        action=Action.CHANGE,
         summary="How far that has come",
         answers={200: catalogue.MigrationAnswer},
         refuses=(404,),
@@ -54,6 +60,7 @@ ROUTES: tuple[Route, ...] = (
         method="GET",
         path=f"{BASE}/usage-types",
         name="list_usage_types",
+        action=Action.CHANGE,
         summary="What can be used, and with how many decimals",
         answers={200: catalogue.UsageTypeList},
     ),
@@ -61,6 +68,7 @@ ROUTES: tuple[Route, ...] = (
         method="PUT",
         path=f"{BASE}/usage-types/{{usage_type}}",
         name="put_usage_type",
+        action=Action.MAKE_USAGE_TYPES,
         summary="A new usage type, or what is said about one",
         takes=catalogue.UsageTypeRequest,
         answers={200: catalogue.UsageTypeAnswer},

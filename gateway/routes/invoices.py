@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway import invoice_messages as invoices
 from gateway import messages
 from gateway import subscription_messages as subscriptions
+from gateway.auth.rights import Action
 from gateway.route import BASE, Route
 
 ROUTES: tuple[Route, ...] = (
@@ -12,6 +13,7 @@ ROUTES: tuple[Route, ...] = (
         method="GET",
         path=f"{BASE}/invoices",
         name="list_invoices",
+        action=Action.READ_SUBSCRIPTION,
         summary="Invoices, newest first",
         query=invoices.InvoiceQuery,
         answers={200: invoices.InvoiceList},
@@ -21,6 +23,7 @@ ROUTES: tuple[Route, ...] = (
         method="GET",
         path=f"{BASE}/invoices/upcoming/{{user_id}}",
         name="upcoming_invoice",
+        action=Action.READ_SUBSCRIPTION,
         summary="What the running period of a subscription comes to so far",
         query=subscriptions.SubscriptionQuery,
         answers={200: invoices.UpcomingAnswer},
@@ -30,6 +33,7 @@ ROUTES: tuple[Route, ...] = (
         method="GET",
         path=f"{BASE}/invoices/{{invoice_id}}",
         name="read_invoice",
+        action=Action.READ_SUBSCRIPTION,
         summary="One invoice with its lines",
         answers={200: invoices.InvoiceAnswer},
         refuses=(404,),
@@ -38,6 +42,7 @@ ROUTES: tuple[Route, ...] = (
         method="POST",
         path=f"{BASE}/invoices/{{invoice_id}}/issue",
         name="issue_invoice",
+        action=Action.CHANGE,
         summary="Issue an invoice that was parked",
         answers={200: invoices.InvoiceAnswer},
         refuses=(404, 409),
@@ -46,6 +51,7 @@ ROUTES: tuple[Route, ...] = (
         method="POST",
         path=f"{BASE}/invoices/{{invoice_id}}/void",
         name="void_invoice",
+        action=Action.CHANGE,
         summary="Nothing of an invoice is to be paid; its usage is written off",
         takes=invoices.ReasonRequest,
         answers={200: invoices.InvoiceAnswer},
@@ -55,6 +61,7 @@ ROUTES: tuple[Route, ...] = (
         method="POST",
         path=f"{BASE}/invoices/{{invoice_id}}/credits",
         name="credit_invoice",
+        action=Action.CHANGE,
         summary="Give back some of an invoice, on the next one",
         takes=invoices.CreditRequest,
         headers=("Idempotency-Key",),
@@ -65,6 +72,7 @@ ROUTES: tuple[Route, ...] = (
         method="GET",
         path=f"{BASE}/invoices/{{invoice_id}}/lines/{{line_id}}/usage",
         name="invoice_line_usage",
+        action=Action.READ_SUBSCRIPTION,
         summary="The usage records behind a line, newest first",
         query=invoices.PageQuery,
         answers={200: messages.UsageList},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.auth.rights import Action
 from gateway.probes import Ready
 from gateway.route import BASE, Route
 from gateway.test_clock import ClockAnswer, ClockRequest
@@ -11,6 +12,7 @@ ROUTES: tuple[Route, ...] = (
         method="POST",
         path=f"{BASE}/test-clock",
         name="advance_clock",
+        action=Action.CHANGE,
         summary="Move the service's time forward and do what falls due",
         takes=ClockRequest,
         answers={200: ClockAnswer},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway import subscription_messages as subscriptions
+from gateway.auth.rights import Action
 from gateway.route import BASE, Route
 
 
@@ -14,6 +15,7 @@ def _action(verb: str, summary: str, takes: Any) -> Route:
         method="POST",
         path=f"{BASE}/subscription/{{user_id}}/{verb}",
         name=f"{verb}_subscription",
+        action=Action.CHANGE,
         summary=summary,
         takes=takes,
         query=subscriptions.SubscriptionQuery,
@@ -28,6 +30,7 @@ ROUTES: tuple[Route, ...] = (
         method="GET",
         path=f"{BASE}/subscription/{{user_id}}",
         name="read_subscription",
+        action=Action.READ_SUBSCRIPTION,
         summary="The subscription of a user, or the default tier",
         query=subscriptions.SubscriptionQuery,
         answers={200: subscriptions.SubscriptionAnswer},
@@ -37,6 +40,7 @@ ROUTES: tuple[Route, ...] = (
         method="GET",
         path=f"{BASE}/subscription/{{user_id}}/history",
         name="subscription_history",
+        action=Action.READ_SUBSCRIPTION,
         summary="What a subscription was changed to, by whom, newest first",
         query=subscriptions.HistoryQuery,
         answers={200: subscriptions.HistoryAnswer},
@@ -46,6 +50,7 @@ ROUTES: tuple[Route, ...] = (
         method="GET",
         path=f"{BASE}/subscriptions",
         name="list_subscriptions",
+        action=Action.READ_SUBSCRIPTION,
         summary="Subscriptions, newest first, ended ones too",
         query=subscriptions.SubscriptionListQuery,
         answers={200: subscriptions.SubscriptionList},
@@ -55,6 +60,7 @@ ROUTES: tuple[Route, ...] = (
         method="POST",
         path=f"{BASE}/subscriptions",
         name="create_subscription",
+        action=Action.CHANGE,
         summary="Begin a subscription of a user or an organisation",
         takes=subscriptions.SubscriptionRequest,
         headers=("Idempotency-Key",),

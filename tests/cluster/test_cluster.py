@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import msgspec
 import pytest
 
 from gateway import doctor
@@ -15,6 +14,7 @@ from ledger.domain.ids import dev_uuid
 from ledger.reconcile import Reconciler
 from ledger.settings import Settings
 from lua import keys
+from tests.auth_fake.production import in_production
 from tests.cluster.conftest import EACH, PARTITIONS, USERS, ready, start, under_load, usage
 from tests.cluster.nodes import NODE_TIMEOUT_MS, Node, Nodes
 from tests.conftest import Service, Services
@@ -159,25 +159,26 @@ async def test_in_production_a_weak_server_closes_its_own_partitions(
     services: Services, settings: Settings, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(durability, "LOOK_S", 0.02)
-    service = await start(services, msgspec.structs.replace(settings, environment="production"))
-    weak = nodes.primaries[1]
-    users = [str(dev_uuid(one)) for one, _ in USERS.values()]  # production takes no others
-    batch = {"records": [usage(user) for user in users]}
+    async with in_production(settings) as config:
+        service = await start(services, config)
+        weak = nodes.primaries[1]
+        users = [str(dev_uuid(one)) for one, _ in USERS.values()]  # production takes no others
+        batch = {"records": [usage(user) for user in users]}
 
-    async def taken() -> list[int]:
-        _, said, _ = await service.post("/usage/batch", batch, headers=service.token())
-        return [at for at, one in enumerate(said["results"]) if one["status"] == 201]
+        async def taken() -> list[int]:
+            _, said, _ = await service.post("/usage/batch", batch, headers=service.token())
+            return [at for at, one in enumerate(said["results"]) if one["status"] == 201]
 
-    assert await taken() == list(range(PARTITIONS))
-    others = [one for one in range(PARTITIONS) if nodes.owner_of(one) is not weak]
-    async with with_setting(weak, "appendfsync", "everysec"), asyncio.timeout(20):
-        while await taken() != others:
-            pass
-    async with asyncio.timeout(20):
-        while await taken() != list(range(PARTITIONS)):
-            pass
-    await check(service)
-    await service.redis.close()
+        assert await taken() == list(range(PARTITIONS))
+        others = [one for one in range(PARTITIONS) if nodes.owner_of(one) is not weak]
+        async with with_setting(weak, "appendfsync", "everysec"), asyncio.timeout(20):
+            while await taken() != others:
+                pass
+        async with asyncio.timeout(20):
+            while await taken() != list(range(PARTITIONS)):
+                pass
+        await check(service)
+        await service.redis.close()
 
 
 @asynccontextmanager

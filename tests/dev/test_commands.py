@@ -92,6 +92,14 @@ def test_a_second_shell_finds_the_running_servers_while_they_run(tmp_path: Path)
         ({"REDIS_URL": "http://x"}, "REDIS_URL: is not a Redis URL"),
         ({"HOST": "0.0.0.0"}, "HOST: must be a loopback address when BILLING_ENV=dev"),
         ({"BILLING_ENV": "production"}, "DATABASE_URL: is required"),
+        (
+            {
+                "BILLING_ENV": "production",
+                "DATABASE_URL": "postgresql://db/x",
+                "REDIS_URL": "redis",
+            },
+            "AUTH_JWKS_URL: or AUTH_INTROSPECTION_URL is required",
+        ),
     ],
 )
 def test_a_wrong_variable_is_one_line_that_names_it(

@@ -18,6 +18,7 @@ from gateway.dev.servers import Valkey
 from ledger import durability
 from ledger.settings import Settings
 from lua.connection import RedisConnection
+from tests.auth_fake.production import in_production
 from tests.conftest import Service, Services
 from tests.flow.invariants import Told, check
 
@@ -43,15 +44,15 @@ async def production(
     settings: Settings,
     configured: RedisConnection,
     monkeypatch: pytest.MonkeyPatch,
-) -> Service:
-    """As `settings.load` will allow it one day, with every user's quota loaded. Redis is
-    looked at more often than outside of tests."""
+) -> AsyncIterator[Service]:
+    """With every user's quota loaded. Redis is looked at more often than outside of tests."""
     monkeypatch.setattr(durability, "LOOK_S", 0.02)
-    service = await services.start(msgspec.structs.replace(settings, environment="production"))
-    await service.drained()
-    await until_ready(service)
-    assert [one["status"] for one in await batch(service)] == [201] * len(USERS)
-    return service
+    async with in_production(settings) as config:
+        service = await services.start(config)
+        await service.drained()
+        await until_ready(service)
+        assert [one["status"] for one in await batch(service)] == [201] * len(USERS)
+        yield service
 
 
 async def batch(service: Service) -> list[dict[str, Any]]:
@@ -137,10 +138,8 @@ async def test_production_takes_nothing_from_a_redis_that_was_not_judged(
     async def never(_: durability.Watch) -> None: ...
 
     monkeypatch.setattr(durability.Watch, "for_ever", never)  # only /readyz looks
-    async with Relay(settings.redis_url) as relay:
-        service = await services.start(
-            msgspec.structs.replace(settings, environment="production", redis_url=relay.url)
-        )
+    async with in_production(settings) as config, Relay(settings.redis_url) as relay:
+        service = await services.start(msgspec.structs.replace(config, redis_url=relay.url))
         await service.drained()
 
         async def record() -> tuple[int, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -27,7 +29,14 @@ async def shared(
 ) -> AsyncIterator[Service]:
     """One service, database and empty Redis for the whole module. A module that uses this must
     not use the per-test fixtures: they empty Redis."""
-    name = f"shared_{next(_numbers)}"
+    settings = await fresh(postgres, valkey, next(_numbers), tmp_path_factory.mktemp("data"))
+    async with serving_alone(settings) as service:
+        yield service
+
+
+async def fresh(postgres: Postgres, valkey: Valkey, number: int, data_dir: Path) -> Settings:
+    """The settings of a service with a database of its own and an empty Redis."""
+    name = f"shared_{number}"
     parts = urlsplit(postgres.url)
     admin = await asyncpg.connect(urlunsplit(parts._replace(path="/postgres")))
     await admin.execute(f"CREATE DATABASE {name} TEMPLATE billing")
@@ -35,13 +44,17 @@ async def shared(
     redis = RedisConnection(valkey.url)
     await redis.run("FLUSHALL")
     await redis.close()
-    settings = Settings(
+    return Settings(
         database_url=urlunsplit(parts._replace(path=f"/{name}")),
         redis_url=valkey.url,
-        data_dir=tmp_path_factory.mktemp("data"),
+        data_dir=data_dir,
         partitions=4,
         port=0,
     )
+
+
+@asynccontextmanager
+async def serving_alone(settings: Settings) -> AsyncIterator[Service]:
     connection = await db.connect(settings.database_url)
     services = Services(settings, connection)
     service = await services.start()

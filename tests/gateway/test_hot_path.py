@@ -176,7 +176,7 @@ async def test_many_pipelined_refusals_are_answered(shared: Service) -> None:
     client = await Client.of(shared)
     client.writer.write(request(usage("ada"), Authorization="Bearer x") * 2000)
     for _ in range(2000):
-        assert (await client.answer())[0] == 401
+        assert (await client.answer())[0] in (401, 429)
     client.writer.close()
 
 
@@ -196,7 +196,7 @@ async def test_a_client_that_reads_late_is_waited_for_and_gets_every_answer(
     client.writer.write(request(usage("ada"), Authorization="Bearer x") * 30_000)
     await asyncio.wait_for(clogged.wait(), 20)
     for _ in range(30_000):
-        assert (await client.answer())[0] == 401
+        assert (await client.answer())[0] in (401, 429)
     client.writer.close()
 
 

@@ -30,6 +30,8 @@ ATTEMPT = "ledger/domain/stripe_attempt.py"
 FAULTS, FAILURES = "tests/stripe/test_faults.py", "tests/stripe/test_failures.py"
 EGRESS = "tests/stripe/test_egress.py"
 DELIVERY, OWED = "ledger/stripe_delivery.py", "ledger/sql/stripe_calls.sql"
+AUTH, SIGNED = "gateway/auth", "tests/security/test_signed_tokens.py"
+ASKED, USERINFO = "tests/security/test_introspection.py", "tests/security/test_userinfo.py"
 DELIVERED, HISTORIES = "tests/stripe/owed/test_delivered.py", "tests/stripe/owed/test_histories.py"
 COMPARED, MISSED = "tests/stripe/owed/test_compared.py", "tests/stripe/paid/test_missed.py"
 
@@ -332,6 +334,36 @@ MUTANTS = [
            "tests/domain/test_entitlement.py"),
     Mutant("forgets how far a migration has come", "ledger/sql/plan_migrations.sql",
            "SET reached = $2, changed", "SET changed", "tests/invoices/test_plan_migrations.py"),
+    # Who gets in.
+    Mutant("takes a key for whatever algorithm a token names", f"{AUTH}/tokens.py",
+           "key.key, [key.algorithm])", 'key.key, [signed.headers()["alg"]])', SIGNED),
+    Mutant("takes a token that brings its own key", f"{AUTH}/tokens.py",
+           "if _FOREIGN & headers.keys() or", "if", SIGNED),
+    Mutant("believes a token of any audience", f"{AUTH}/claims.py",
+           '"aud": {"essential": True, "value": audience}', '"aud": {"essential": True}', SIGNED),
+    Mutant("reads the keys anew for every token that names another", f"{AUTH}/keys.py",
+           "            self._missed_at = now\n", "            pass\n", SIGNED),
+    Mutant("lets a withdrawn key in until the minute is over", f"{AUTH}/keys.py",
+           "            self._withdrawn()\n", "            pass\n", SIGNED),
+    Mutant("believes keys for ever", f"{AUTH}/keys.py",
+           "fresh = now - self._read_at <= STALE_S", "fresh = self._read_at > 0", SIGNED),
+    Mutant("takes a private key that was published", f"{AUTH}/keys.py",
+           'if "d" in said:', 'if "d" not in said and False:', SIGNED),
+    Mutant("follows a redirect with a caller's token", f"{AUTH}/service.py",
+           "allow_redirects=False", "allow_redirects=True", f"{ASKED} {SIGNED}"),
+    Mutant("takes a token that is not active", f"{AUTH}/introspection.py",
+           'said.get("active") is True', 'said.get("active") is not None', ASKED),
+    Mutant("never asks about a signed token", f"{AUTH}/authenticator.py",
+           "if self._introspection is not None:",
+           "if self._introspection is not None and verified is None:", ASKED),
+    Mutant("remembers a token for a minute after the minute", f"{AUTH}/authenticator.py",
+           "return claims, told.until", "return claims, told.until + CACHED_S", ASKED),
+    Mutant("asks about every token that a flood brings", f"{AUTH}/authenticator.py",
+           "                self._throttled(peer)\n", "                pass\n", ASKED),
+    Mutant("lets a user in whose organisation nobody could tell", f"{AUTH}/asked.py",
+           "raise silent() from None", "claims = {}", f"{USERINFO} {ASKED}"),
+    Mutant("gives one user the organisations of another", f"{AUTH}/authenticator.py",
+           'told.claims.get("sub") != claims.get("sub")', "False", USERINFO),
     # Corrections.
     Mutant("counts a correction in the quota of another period", CORRECT,
            "one[STARTS] == period and one", "one", f"{LUA}/test_correct.py"),
