@@ -35,6 +35,7 @@ FROZEN_LOOK_S = 0.5  # between looks for another worker that holds a partition a
 RECONCILE_S = 2.0  # between looks for a partition that is due
 CYCLE_S = 2.0  # between looks for periods that are over and plans to be migrated
 SUPERSEDE_S = 2.0  # between looks for changes whose sender died
+METERING_S = 60.0  # between looks for usage that meters are to count
 STRIPE_S = 2.0  # between looks for invoices that are to be delivered, and for what became of them
 # Each waits for Stripe most of the time. One payer's call that gets no answer must not hold up all.
 STRIPE_WORKERS = 4
@@ -142,9 +143,10 @@ async def _cycle(settings: Settings, connection: db.Connection, redis: Redis) ->
 
 
 async def _stripe(key: Secret, settings: Settings, stop: asyncio.Event) -> None:
-    """Delivers invoices to Stripe and asks what became of them; whatever Stripe does, the ledger's
-    other work goes on and ends."""
+    """Delivers invoices or usage to Stripe and asks what became of them; whatever Stripe does, the
+    ledger's other work goes on and ends."""
     # Not at the top: the library costs 10 MiB, and few ledgers have a key.
+    from ledger.metering import Metering
     from ledger.payments import Payments
     from ledger.stripe_api import StripeApi
     from ledger.stripe_delivery import Delivery
@@ -174,9 +176,19 @@ async def _stripe(key: Secret, settings: Settings, stop: asyncio.Event) -> None:
 
         return once
 
-    log.info("stripe_delivery_on")
+    async def meter(_settings: Settings, connection: db.Connection, _redis: Redis) -> Once:
+        metering = Metering(connection, api)
+
+        async def once() -> float:
+            return 0 if await metering.run_once() else METERING_S
+
+        return once
+
+    log.info("stripe_delivery_on", mode=settings.stripe_mode)
     api = StripeApi(key.reveal(), settings.stripe_api_base)
     work = [("stripe", deliver)] * STRIPE_WORKERS + [("payments", look)]
+    if settings.stripe_mode == "meters":
+        work.append(("metering", meter))
     workers = [asyncio.ensure_future(_for_ever(name, settings, stop, one)) for name, one in work]
     try:
         await stop.wait()

@@ -27,7 +27,8 @@ from ledger.dunning import settle
 from ledger.invoice_actions import NotPossible, write_off
 from ledger.payment_audit import tell
 from ledger.store.invoices import Invoice
-from ledger.stripe_api import Refused, StripeApi, StripeFailure, StripeObject, TryLater
+from ledger.stripe_api import StripeApi, StripeObject
+from ledger.stripe_failures import Refused, StripeFailure, TryLater
 from ledger.supersede import Superseder
 
 log = structlog.get_logger()

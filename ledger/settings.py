@@ -20,6 +20,7 @@ import msgspec
 
 T = TypeVar("T", bound=str)
 ProfileName = Literal["dev-fast", "default", "replicated"]
+StripeMode = Literal["invoices", "meters"]
 
 
 class SettingError(ValueError):
@@ -67,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     test_clock: bool = False
     stripe_api_key: Secret | None = None
     stripe_api_base: str | None = None
+    stripe_mode: StripeMode = "invoices"
     stripe_webhook_secrets: tuple[Secret, ...] = ()
     auth_audience: str = "billing"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -108,6 +110,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         test_clock=read.boolean("TEST_CLOCK", False),
         stripe_api_key=_stripe_key(read),
         stripe_api_base=_stripe_base(read),
+        stripe_mode=read.choice("STRIPE_MODE", "invoices", ("invoices", "meters")),
         stripe_webhook_secrets=_webhook_secrets(read),
         auth_audience=read.text("AUTH_AUDIENCE", "billing"),
         log_level=read.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
