@@ -120,4 +120,5 @@ class Metered(Shop):
             subscription,
             self.month(months_ago),
         )
+        assert row is not None
         return {name: int(value) for name, value in dict(row).items() if value}

@@ -51,7 +51,8 @@ async def test_a_ledger_killed_at_any_await_has_its_usage_counted_once(metered: 
         wire = Tripwire(len(places))
         await killed(metered, wire)
         metered.clock.advance(timedelta(hours=2))  # past the lease of the dead
-        await metered.settle()
+        await metered.metering().run_once()
+        await metered.deliver()
         assert metered.at_stripe() == await metered.used(), wire.name
         if not wire.tripped:
             break
