@@ -54,7 +54,7 @@ ALTER TABLE stripe_calls
     ADD CONSTRAINT stripe_calls_check CHECK ((invoice_id IS NULL) = (operation IN ('customer', 'meter_event')));
 
 CREATE VIEW metered_totals AS
-    SELECT u.subscription_id, u.billing_period, u.usage_type, u.quantity AS used,
+    SELECT u.subscription_id, u.billing_period, u.usage_type, u.quantity,
            COALESCE(m.before, 0) * t.unit AS invoiced, e.delivered * t.unit AS delivered,
            e.waiting * t.unit AS waiting, e.parked * t.unit AS parked, e.skipped * t.unit AS skipped,
            u.quantity - COALESCE(m.taken, 0) * t.unit AS untaken
@@ -70,4 +70,4 @@ CREATE VIEW metered_totals AS
         FROM meter_events v JOIN stripe_calls c ON c.operation = 'meter_event' AND c.ours = v.event_id
         WHERE (v.subscription_id, v.billing_period, v.usage_type)
             = (u.subscription_id, u.billing_period, u.usage_type)) e;
-COMMENT ON VIEW metered_totals IS 'What was used, in quantities, and where it is on its way to Stripe''s meters.';
+COMMENT ON VIEW metered_totals IS 'What was used, and where it is on its way to Stripe''s meters.';

@@ -115,7 +115,7 @@ class Metered(Shop):
     async def stand(self, subscription: UUID, months_ago: int = 0) -> dict[str, Any]:
         """What `metered_totals` says of calls in a month, without zeros."""
         row = await self.sql.fetchrow(
-            "SELECT used, invoiced, delivered, waiting, parked, skipped, untaken"
+            "SELECT quantity AS used, invoiced, delivered, waiting, parked, skipped, untaken"
             " FROM metered_totals WHERE subscription_id = $1 AND billing_period = $2",
             subscription,
             self.month(months_ago),

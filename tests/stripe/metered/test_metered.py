@@ -228,6 +228,21 @@ async def test_after_a_day_stripe_is_asked_what_it_has_counted(
     assert [one for one in metered.fake.seen if one.path.endswith("summaries")]
 
 
+async def test_an_event_is_looked_up_a_day_after_it_was_first_sent_under_whatever_keys(
+    metered: Metered,
+) -> None:
+    ada = await metered.subscribe(ADA)
+    await metered.use(ada, "9")
+    await metered.metering().run_once()
+    await metered.work.run_once()  # the customer
+    for fault in (Fault.FAIL_AFTER, Fault.AWAY):
+        metered.fake.faults = [fault]
+        await metered.work.run_once()
+        metered.clock.advance(timedelta(hours=12, minutes=30))
+    await metered.deliver()
+    assert len(metered.fake.meters.events) == 1 and await metered.parked() == []
+
+
 async def test_what_somebody_else_counted_in_its_minute_waits_for_a_person(
     metered: Metered,
 ) -> None:
