@@ -92,6 +92,19 @@ async def test_each_unit_goes_one_way_when_the_mode_is_changed_between_periods(
     assert await sent(metered) == (9, 9)
 
 
+async def test_what_no_meter_counts_yet_waits_and_is_not_invoiced_either(
+    metered: Metered, months: Months
+) -> None:
+    metered.fake.meters.all.clear()
+    await switch(metered, "meters")
+    await months.create("ada", "pro")
+    await months.use("ada", 3)
+    await end_of_period(months, metered)
+    assert await sent(metered) == (0, 0)
+    metered.fake.meters.make(f"billing_{TYPE}")
+    assert await sent(metered) == (0, 3)
+
+
 async def test_the_invoice_of_a_period_that_meters_counted_in_is_not_sent(
     metered: Metered, months: Months
 ) -> None:
