@@ -184,12 +184,19 @@ async def _partitions(
     billing = await billing_state.look(connection)
     for reason in billing.reasons():
         yield Finding("warning", f"ledger: {reason}; docs/runbooks.md says what to do")
-    yield _stripe(config, billing.stripe)
+    yield _stripe(config, billing.stripe, await store.metering.mode(connection))
     yield Finding("ok", f"ledger: {lag} entries wait to be drained")
 
 
-def _stripe(config: settings.Settings, state: StripeState) -> Finding:
-    stand = f"{state.waiting} invoices wait, {state.parked} calls are parked"
+def _stripe(config: settings.Settings, state: StripeState, mode: str) -> Finding:
+    what = "invoices" if mode == "invoices" else "invoices or meter events"
+    stand = f"{state.waiting} {what} wait, {state.parked} calls are parked; STRIPE_MODE is {mode}"
+    if mode != config.stripe_mode:
+        return Finding(
+            "warning",
+            f"stripe: STRIPE_MODE is {config.stripe_mode} here, but the ledger was started with "
+            f"{mode}; restart it with the one that is meant",
+        )
     if config.stripe_api_key is not None:
         return Finding("ok", f"stripe: delivery is on; {stand}")
     return Finding("ok", f"stripe: delivery is off, STRIPE_API_KEY is not set; {stand}")

@@ -84,7 +84,7 @@ STRIPE_CALLS = Gauge(
 )
 STRIPE_WAITING = Gauge(
     "billing_stripe_waiting",
-    "Invoices that are not in Stripe yet as they are here",
+    "Invoices and meter events that are not in Stripe yet as they are here",
     multiprocess_mode="mostrecent",
 )
 STRIPE_AGE = Gauge(

@@ -10,7 +10,7 @@ import sys
 import structlog
 import uvloop
 
-from ledger import db, durability, logs, loops, migrate, settings
+from ledger import clock, db, durability, logs, loops, migrate, settings, stripe_mode
 from lua.cluster import Cluster
 from lua.multiplexer import Multiplexer
 
@@ -28,6 +28,7 @@ async def main(config: settings.Settings) -> int:
             if missing:
                 raise migrate.MigrationError(f"{missing[0]} is not applied; run ./run migrate")
             await loops.check_partitions(connection, config.partitions)
+            await stripe_mode.set_mode(connection, config.stripe_mode, clock.now())
         finally:
             await connection.close()
     except (migrate.MigrationError, loops.PartitionsChanged) as error:

@@ -62,7 +62,8 @@ class Billing(msgspec.Struct, frozen=True):
         # Where nobody delivers, and nobody ever did, nothing is late.
         if self.outcomes and self.stripe.oldest_s > UNDELIVERED_S:
             hours = self.stripe.oldest_s // 3600
-            yield f"invoices wait to be sent to Stripe for {hours} hours: {self.stripe.waiting}"
+            waiting = self.stripe.waiting
+            yield f"invoices or usage wait to be sent to Stripe for {hours} hours: {waiting}"
         if self.told.oldest_s > UNSEEN_S:
             minutes = self.told.oldest_s // 60
             yield f"events of Stripe wait for {minutes} minutes: {self.told.waiting}"

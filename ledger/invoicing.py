@@ -105,8 +105,7 @@ class Invoicing:
         """The invoice of a period that `ended` (None: that runs; or of none), with what came late
         for others, but for those that begin on the day `before` or later."""
         self._billing_period, self._ended = billing_period, ended
-        self._stands = await store.billing_periods.stands(self._db, self._stored.subscription_id)
-        self._ends = await store.billing_periods.ends(self._db, self._stored.subscription_id)
+        await self._look_back()
         used: dict[PlanVersion, dict[str, Decimal]] = defaultdict(dict)
         late: list[Late] = []
         billed: list[tuple[ToBill, Decimal]] = []
@@ -135,6 +134,20 @@ class Invoicing:
             credit=self._stored.credit,
         )
         return Drafted(made, tuple(billed))
+
+    async def span(self, billing_period: date) -> Span:
+        """When usage of a billing period was: until it ended, if it was cut short."""
+        await self._look_back()
+        period = await self._period(billing_period)
+        running = self._stored.running
+        if running is not None and _day_of(self._stored, running.start) == billing_period:
+            return Span(period.start, running.end)
+        ended = self._ends.get(billing_period, [period.end])[-1]
+        return Span(period.start, min(period.end, ended))
+
+    async def _look_back(self) -> None:
+        self._stands = await store.billing_periods.stands(self._db, self._stored.subscription_id)
+        self._ends = await store.billing_periods.ends(self._db, self._stored.subscription_id)
 
     async def _used(
         self, billing_period: date, used: dict[PlanVersion, dict[str, Decimal]]
@@ -233,13 +246,17 @@ def _open_from(stored: Subscription, period: BillingPeriod) -> date | None:
         return period.billing_period
     if stored.period_start is None:
         return None
-    return stored.period_start.astimezone(zone(stored.timezone)).date()
+    return _day_of(stored, stored.period_start)
+
+
+def _day_of(stored: Subscription, instant: datetime) -> date:
+    return instant.astimezone(zone(stored.timezone)).date()
 
 
 async def upcoming(db: Executor, stored: Subscription) -> Drafted:
     """What the invoice of the running period would say if it ended now, without a further base
     fee. Changes nothing."""
     assert stored.running is not None, "the caller has seen that a period runs"
-    day = stored.running.start.astimezone(zone(stored.timezone)).date()
+    day = _day_of(stored, stored.running.start)
     lines = await store.invoices.pending_lines(db, stored.subscription_id)
     return await Invoicing(db, stored).draft(day, None, lines, None, day + timedelta(days=1))

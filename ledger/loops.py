@@ -36,6 +36,7 @@ COMPARE_S = 60.0  # between looks whether it is time to compare with Stripe
 RECONCILE_S = 2.0  # between looks for a partition that is due
 CYCLE_S = 2.0  # between looks for periods that are over and plans to be migrated
 SUPERSEDE_S = 2.0  # between looks for changes whose sender died
+METERING_S = 60.0  # between looks for usage that meters are to count
 STRIPE_S = 2.0  # between looks for invoices that are to be delivered, and for what became of them
 # Each waits for Stripe most of the time. One payer's call that gets no answer must not hold up all.
 STRIPE_WORKERS = 4
@@ -143,9 +144,10 @@ async def _cycle(settings: Settings, connection: db.Connection, redis: Redis) ->
 
 
 async def _stripe(key: Secret, settings: Settings, stop: asyncio.Event) -> None:
-    """Delivers invoices to Stripe and asks what became of them; whatever Stripe does, the ledger's
-    other work goes on and ends."""
+    """Delivers invoices or usage to Stripe and asks what became of them; whatever Stripe does, the
+    ledger's other work goes on and ends."""
     # Not at the top: the library costs 10 MiB, and few ledgers have a key.
+    from ledger.metering import Metering
     from ledger.payments import Payments
     from ledger.reconcile.stripe_daily import Daily
     from ledger.stripe_api import StripeApi
@@ -186,12 +188,22 @@ async def _stripe(key: Secret, settings: Settings, stop: asyncio.Event) -> None:
 
         return once
 
-    log.info("stripe_delivery_on")
+    async def meter(_settings: Settings, connection: db.Connection, _redis: Redis) -> Once:
+        metering = Metering(connection, api)
+
+        async def once() -> float:
+            return 0 if await metering.run_once() else METERING_S
+
+        return once
+
+    log.info("stripe_delivery_on", mode=settings.stripe_mode)
     api = StripeApi(key.reveal(), settings.stripe_api_base)
     work = [("stripe", deliver)] * STRIPE_WORKERS + [
         ("payments", look),
         ("stripe_reconcile", compare),
     ]
+    if settings.stripe_mode == "meters":
+        work.append(("metering", meter))
     workers = [asyncio.ensure_future(_for_ever(name, settings, stop, one)) for name, one in work]
     try:
         await stop.wait()

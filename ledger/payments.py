@@ -27,14 +27,8 @@ from ledger.dunning import settle
 from ledger.invoice_actions import NotPossible, write_off
 from ledger.payment_audit import tell
 from ledger.store.invoices import Invoice
-from ledger.stripe_api import (
-    KeyRefused,
-    Refused,
-    StripeApi,
-    StripeFailure,
-    StripeObject,
-    TryLater,
-)
+from ledger.stripe_api import StripeApi, StripeObject
+from ledger.stripe_failures import KeyRefused, Refused, StripeFailure, TryLater
 from ledger.stripe_key import accepted_for_reading, refused
 from ledger.supersede import Superseder
 

@@ -23,6 +23,7 @@ from ledger.variables import Secret as Secret
 from ledger.variables import SettingError as SettingError
 
 ProfileName = Literal["dev-fast", "default", "replicated"]
+StripeMode = Literal["invoices", "meters"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     test_clock: bool = False
     stripe_api_key: Secret | None = None
     stripe_api_base: str | None = None
+    stripe_mode: StripeMode = "invoices"
     stripe_webhook_secrets: tuple[Secret, ...] = ()
     auth: AuthSettings = AuthSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -93,6 +95,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         test_clock=read.boolean("TEST_CLOCK", False),
         stripe_api_key=_stripe_key(read),
         stripe_api_base=_stripe_base(read),
+        stripe_mode=read.choice("STRIPE_MODE", "invoices", ("invoices", "meters")),
         stripe_webhook_secrets=_webhook_secrets(read),
         auth=read_auth(read, is_dev=environment == "dev"),
         log_level=read.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")),

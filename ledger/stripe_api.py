@@ -2,7 +2,7 @@
 
 Nothing is retried here: who owes the call knows how often it was tried (`stripe_attempt`). Every
 try is given a deadline, our idempotency key and one version of the API, and what it sends has
-passed `stripe_egress`.
+passed `stripe_egress`. `stripe_failures` are what may come of it.
 
 Importing this file costs some 10 MiB: only a process that delivers does.
 """
@@ -19,7 +19,24 @@ import msgspec
 import stripe
 
 from ledger.domain import stripe_egress
-from ledger.domain.stripe_invoice import OUR_ID, Call, Ids, Operation, request_of, unix_seconds
+from ledger.domain.stripe_invoice import (
+    OUR_ID,
+    Call,
+    Ids,
+    Operation,
+    Request,
+    request_of,
+    unix_seconds,
+)
+from ledger.domain.stripe_meter import MINUTE_S, VALUE, Meter
+from ledger.stripe_failures import (
+    Ambiguous,
+    KeyRefused,
+    Refused,
+    StripeFailure,
+    TryLater,
+    Unknown,
+)
 
 # The version of the OpenAPI document that tests hold every request against. Another one is a
 # change of this line and of the test's package together.
@@ -41,6 +58,8 @@ ANSWER_S = 30.0  # Stripe gives finalising an invoice longer than anything else
 _CLOCKS = timedelta(hours=1)
 _PAGE = 100  # the most that Stripe lists at once
 _LONGEST_WAIT_S = 3600
+# Of a meter event whose identifier Stripe has seen: it is there. Some answers have no code.
+_DUPLICATE, _DUPLICATE_WORDS = "duplicate_meter_event", "already exists with identifier"
 
 _LISTS: dict[Operation, str] = {
     "customer": "/v1/customers",
@@ -48,47 +67,6 @@ _LISTS: dict[Operation, str] = {
     "item": "/v1/invoiceitems",
     "credit_note": "/v1/credit_notes",
 }
-
-
-class StripeFailure(Exception):
-    """A call that did not succeed. Its text is a code of Stripe's, never a message: those repeat
-    what was sent."""
-
-
-class Refused(StripeFailure):
-    """It will never succeed as it is: for a person. `code` is Stripe's, or the type of error."""
-
-    def __init__(self, status: int, code: str) -> None:
-        self.status = status
-        self.code = code
-        super().__init__(f"{status} {code}")
-
-
-class KeyRefused(StripeFailure):
-    """Nothing will succeed until the API key is mended; the call itself may be right."""
-
-
-class TryLater(StripeFailure):
-    """Nothing has happened by this try. Again with the same key, after `after_s` seconds if Stripe
-    said so."""
-
-    def __init__(self, reason: str, after_s: int | None = None) -> None:
-        self.after_s = after_s
-        super().__init__(reason)
-
-
-class Unknown(StripeFailure):
-    """It may have happened. Again with the same key, unless it is `stored`: Stripe keeps this
-    outcome and will answer the key so again; then look it up."""
-
-    def __init__(self, reason: str, *, stored: bool = False) -> None:
-        self.stored = stored
-        super().__init__(reason)
-
-
-class Ambiguous(StripeFailure):
-    """Stripe has what we cannot have made by one call: two of one id, or a draft whose total is not
-    ours. For a person; nothing was sent."""
 
 
 class StripeObject(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,8 +81,16 @@ class StripeObject(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
 
 
+class _MeterEvent(msgspec.Struct, frozen=True):
+    identifier: str
+
+
+class _Summary(msgspec.Struct, frozen=True):
+    aggregated_value: int
+
+
 class _List(msgspec.Struct, frozen=True):
-    data: list[StripeObject]
+    data: list[dict[str, Any]]
     has_more: bool
 
 
@@ -170,6 +156,8 @@ class StripeApi:
             await self._check_total(ids, call.total)
         request = request_of(call, ids)
         key = call.key(key_number)
+        if call.operation == "meter_event":
+            return await self._send_event(request, key)
         return await self._ask("post", request.path, request.params, StripeObject, key)
 
     async def find(self, call: Call, ids: Ids, since: datetime) -> StripeObject | None:
@@ -179,9 +167,11 @@ class StripeApi:
         if call.operation in ("finalize", "void"):
             found = await self.invoice(ids)
             return found if _is_done(call.operation, found) else None
+        if call.operation == "meter_event":
+            return await self._find_event(call, ids)
         query = _query(call.operation, ids, since)
         ours = str(call.ours)
-        pages = self._pages(_LISTS[call.operation], query)
+        pages = self._pages(_LISTS[call.operation], query, StripeObject)
         same = [one async for one in pages if one.metadata.get(OUR_ID) == ours]
         if len(same) > 1:
             raise Ambiguous(f"two of one {call.operation}")
@@ -195,20 +185,48 @@ class StripeApi:
         """A page of a list, for who reads much (`ledger.stripe_reading`)."""
         return await self._ask("get", path, query, answer)
 
+    async def meters(self) -> dict[str, Meter]:
+        """Those that are active, by the name of their events."""
+        pages = self._pages("/v1/billing/meters", {"status": "active"}, Meter)
+        return {one.event_name: one async for one in pages}
+
+    async def _send_event(self, request: Request, key: str) -> StripeObject:
+        identifier = request.params["identifier"]
+        try:
+            await self._ask("post", request.path, request.params, _MeterEvent, key)
+        except Refused as error:
+            # The identifier says what the value is: whoever has seen it has all of it.
+            if error.code != _DUPLICATE:
+                raise
+        return StripeObject(id=identifier)
+
+    async def _find_event(self, call: Call, ids: Ids) -> StripeObject | None:
+        """By what Stripe has added up for its minute, which no other event of ours is in."""
+        meter = (await self.meters()).get(call.params["event_name"])
+        if meter is None:
+            raise Refused(404, "no_meter")
+        start = call.params["timestamp"]
+        query = {"customer": ids.customer, "start_time": start, "end_time": start + MINUTE_S}
+        pages = self._pages(f"/v1/billing/meters/{meter.id}/event_summaries", query, _Summary)
+        value = sum([one.aggregated_value async for one in pages])
+        if value not in (0, int(call.params["payload"][VALUE])):
+            raise Ambiguous("another value than the event's in its minute")
+        return StripeObject(id=str(call.ours)) if value else None
+
     async def _check_total(self, ids: Ids, total: int) -> None:
         found = await self.invoice(ids)
         if found.total != total:
             raise Ambiguous("the draft does not come to the invoice's total")
 
-    async def _pages(self, path: str, query: dict[str, Any]) -> AsyncIterator[StripeObject]:
+    async def _pages(self, path: str, query: dict[str, Any], of: type[T]) -> AsyncIterator[T]:
         after: dict[str, Any] = {}
         while True:
             page = await self._ask("get", path, {**query, "limit": _PAGE, **after}, _List)
             for one in page.data:
-                yield one
+                yield _converted(one, of)
             if not page.has_more or not page.data:
                 return
-            after = {"starting_after": page.data[-1].id}
+            after = {"starting_after": page.data[-1]["id"]}
 
     async def _ask(
         self,
@@ -222,11 +240,16 @@ class StripeApi:
         options = {} if key is None else {"idempotency_key": key}
         try:
             said = await self._client.raw_request_async(method, path, **params, **options)
-            return msgspec.convert(said.data, answer)
         except stripe.StripeError as error:
             raise _failure(error) from None
-        except msgspec.ValidationError:
-            raise Unknown("unreadable answer") from None
+        return _converted(said.data, answer)
+
+
+def _converted(said: Any, of: type[T]) -> T:
+    try:
+        return msgspec.convert(said, of)
+    except msgspec.ValidationError:
+        raise Unknown("unreadable answer") from None
 
 
 def _query(operation: Operation, ids: Ids, since: datetime) -> dict[str, Any]:
@@ -253,12 +276,15 @@ def _failure(error: stripe.StripeError) -> StripeFailure:
     if status in (409, 429):
         # 409: another try under this key is under way.
         return TryLater(f"status {status}", _retry_after(error.headers))
-    return Refused(status, error.code or _type_of(said))
+    return Refused(status, error.code or _code_of(said))
 
 
-def _type_of(said: Mapping[str, Any]) -> str:
+def _code_of(said: Mapping[str, Any]) -> str:
+    """Of an error without a code: its type, but for the one that we know by its words."""
     told = said.get("error")
-    return str(told.get("type", "")) if isinstance(told, dict) else ""
+    if not isinstance(told, dict):
+        return ""
+    return _DUPLICATE if _DUPLICATE_WORDS in str(told.get("message")) else str(told.get("type", ""))
 
 
 def _retry_after(headers: Mapping[str, str] | None) -> int | None:

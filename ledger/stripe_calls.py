@@ -1,7 +1,8 @@
 """What is owed to Stripe, and what a person decides of it; nothing here asks Stripe.
 
 An invoice that is open here and has no call is owed: whoever issues one need not think of Stripe,
-and none can be missed. Its calls are written at once, frozen, after all that its payer is owed.
+and none can be missed; but for those whose usage Stripe counts itself (`ledger.metering`). The
+calls of one are written at once, frozen, after all that its payer is owed.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ log = structlog.get_logger()
 BATCH = 50  # invoices that are held in one transaction: one may have a hundred lines
 # Of a draft: for a customer whom this account of Stripe does not have.
 NO_CUSTOMER = "refused: resource_missing"
+_OF_CUSTOMER = ("invoice", "meter_event")  # that say for whom they are
 
 
 class NotParked(Exception):
@@ -87,7 +89,7 @@ async def retry(db: Connection, call_id: int, *, actor: str, now: datetime) -> P
             # Stripe keeps a refusal under its key: another one, once nothing is found there.
             attempt = msgspec.structs.replace(found.attempt, key_spent=True)
             kept = await store.stripe_calls.unpark(db, call_id, attempt, now)
-            if found.operation == "invoice" and found.last_error == NO_CUSTOMER:
+            if found.operation in _OF_CUSTOMER and found.last_error == NO_CUSTOMER:
                 await store.stripe_calls.redo_customer(db, found.payer_id, now)
         if not kept:
             raise NotParked(f"call {call_id} is not parked")
@@ -98,15 +100,19 @@ async def retry(db: Connection, call_id: int, *, actor: str, now: datetime) -> P
 async def skip(
     db: Connection, call_id: int, reason: str, *, actor: str, now: datetime
 ) -> ParkedCall:
-    """Lets the rest of an invoice be: Stripe is asked nothing more of it. Raises `NotParked`."""
+    """Lets the rest of an invoice be, or an event of usage: Stripe is asked nothing more of it.
+    Raises `NotParked`."""
     async with db.transaction():
         found = await _parked(db, call_id)
-        if found.invoice_id is None:
+        if found.operation == "meter_event":
+            await store.stripe_calls.skip_call(db, call_id, now)
+        elif found.invoice_id is None:
             raise NotParked(
                 f"call {call_id} makes a customer, without whom no invoice can be sent: mend it in"
                 " Stripe or give the organization its stripe_customer, then retry"
             )
-        await store.stripe_calls.skip_invoice(db, found.invoice_id, "operator", now)
+        else:
+            await store.stripe_calls.skip_invoice(db, found.invoice_id, "operator", now)
         await _decided(db, "stripe_call_skipped", found, actor, now, {"reason": reason})
     return found
 

@@ -5,9 +5,9 @@
 3. record   what came of it; the payer's next call is due then
 
 A worker that dies between leaves the call claimed for a while; the next one tries it under the
-same key, by which Stripe knows it. Of one payer there is one call at a time, in order; a payer
-whose call fails holds up nobody else. What cannot succeed as it is waits for a person, and so does
-what the payer is owed after it.
+same key, by which Stripe knows it. Of one payer there is one call at a time, in order, and one
+meter event; a payer whose call fails holds up nobody else. What cannot succeed as it is waits for
+a person, and so does what the payer is owed after it, but for events: their sum needs no order.
 """
 
 from __future__ import annotations
@@ -26,17 +26,11 @@ from ledger.db import Connection
 from ledger.domain.stripe_attempt import Attempt
 from ledger.domain.stripe_egress import NotOpaque
 from ledger.domain.stripe_invoice import Ids
+from ledger.domain.stripe_meter import is_too_old
 from ledger.store.stripe_calls import Due, Parked
-from ledger.stripe_api import (
-    Ambiguous,
-    KeyRefused,
-    Refused,
-    StripeApi,
-    StripeObject,
-    TryLater,
-    Unknown,
-)
+from ledger.stripe_api import StripeApi, StripeObject
 from ledger.stripe_calls import NO_CUSTOMER, tell_delivered, tell_parked
+from ledger.stripe_failures import Ambiguous, KeyRefused, Refused, TooOld, TryLater, Unknown
 from ledger.stripe_key import accepted, refused
 
 log = structlog.get_logger()
@@ -48,7 +42,7 @@ LEASE = timedelta(seconds=WORK_S + 60)
 FIRST_BACKOFF, LONGEST_BACKOFF = timedelta(seconds=1), timedelta(hours=1)
 
 _PARKED: dict[type[Exception], Parked] = {
-    Refused: "refused", Ambiguous: "ambiguous", NotOpaque: "not_opaque",
+    Refused: "refused", Ambiguous: "ambiguous", NotOpaque: "not_opaque", TooOld: "too_old",
 }  # fmt: skip
 
 
@@ -65,6 +59,11 @@ class _Claimed(msgspec.Struct, frozen=True):
     def is_given(self) -> bool:
         """A customer that the organisation has in Stripe already: nothing is asked."""
         return self.due.call.operation == "customer" and self.due.given is not None
+
+    @property
+    def is_event(self) -> bool:
+        """Usage for a meter: Stripe knows it by its identifier, whatever key it comes under."""
+        return self.due.call.operation == "meter_event"
 
 
 class Delivery:
@@ -101,7 +100,7 @@ class Delivery:
             step = due.attempt.next(now)
             attempt = due.attempt.sent(now) if step == "send" else due.attempt
             customer = due.customer
-            if due.call.operation == "invoice":
+            if due.call.operation in ("invoice", "meter_event"):
                 # From here on it is this one: the body of what is sent again must be the same.
                 customer = due.customer or due.given or due.made
             claim = await store.stripe_calls.claim(
@@ -121,8 +120,10 @@ class Delivery:
             await self._again(one, one.attempt, "try_later", str(error), error.after_s or 0)
         except Unknown as error:
             attempt = one.attempt.failed(stored=error.stored)
+            if one.is_event and attempt.key_spent:
+                attempt = attempt.another_key()
             await self._again(one, attempt, "unknown", str(error))
-        except (Refused, Ambiguous, NotOpaque) as error:
+        except (Refused, Ambiguous, NotOpaque, TooOld) as error:
             await self._park(one, error)
         except TimeoutError:
             await self._again(one, one.attempt, "unknown", "took too long")
@@ -147,6 +148,8 @@ class Delivery:
             assert one.attempt.since is not None, "what was never sent is not looked up"
             found = await self._api.find(call, one.ids, one.attempt.since)
         else:
+            if one.is_event and is_too_old(call, self._now()):
+                raise TooOld
             found = await self._api.send(call, one.ids, key_number=one.attempt.number)
         return found.id if found else None
 
@@ -181,7 +184,7 @@ class Delivery:
             "stripe_call_waiting", call_id=one.due.call_id, reason=error, attempts=one.claim
         )
 
-    async def _park(self, one: _Claimed, error: Refused | Ambiguous | NotOpaque) -> None:
+    async def _park(self, one: _Claimed, error: Refused | Ambiguous | NotOpaque | TooOld) -> None:
         due = one.due
         why = _PARKED[type(error)]
         said = f"{why}: {error.code}" if isinstance(error, Refused) else why
@@ -191,7 +194,7 @@ class Delivery:
             ):
                 about = due.call_id, due.payer, due.invoice_id, due.call.operation
                 await tell_parked(self._db, *about, said, self._now())
-            if why != "not_opaque":  # of that Stripe knows nothing
+            if why not in ("not_opaque", "too_old"):  # of those Stripe knows nothing
                 await accepted(self._db)
 
     async def _stop(self, one: _Claimed) -> None:

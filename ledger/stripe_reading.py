@@ -16,7 +16,8 @@ import msgspec
 from ledger.domain.stripe_compare import StripeInvoice, StripeLine, StripeLines
 from ledger.domain.stripe_event import EVENT_TYPES, EventType, StripeEvent
 from ledger.domain.stripe_invoice import unix_seconds
-from ledger.stripe_api import Refused, StripeApi, TryLater, Unknown
+from ledger.stripe_api import StripeApi
+from ledger.stripe_failures import Refused, TryLater, Unknown
 
 PAGE = 100  # the most that Stripe lists at once
 TRIES = 4

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("ids", metavar="ID", nargs="*", type=number, default=[])
     which.add_argument("--all", action="store_true", help="every parked one")
     add_actor(retry)
-    skip = work.add_parser("skip", help="ask Stripe nothing more of their invoices")
+    skip = work.add_parser("skip", help="ask Stripe nothing more of their invoices, or usage")
     skip.add_argument("ids", metavar="ID", nargs="+", type=number)
     skip.add_argument("--reason", metavar="TEXT", type=text, required=True)
     add_actor(skip)
@@ -91,6 +91,8 @@ async def _skip(session: Session, args: argparse.Namespace) -> int:
 
 
 def _skipped(one: ParkedCall) -> str:
+    if one.operation == "meter_event":
+        return f"call {one.call_id}: its usage is not sent"
     left = f"; {one.stripe_invoice} stays in Stripe as it is" if one.stripe_invoice else ""
     return f"call {one.call_id}: nothing more is sent of {one.number}{left}"
 

@@ -44,6 +44,11 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
         """The outcome is unknown; `stored`: Stripe will answer this key so again."""
         return msgspec.structs.replace(self, key_spent=self.key_spent or stored)
 
+    def another_key(self) -> Attempt:
+        """For what Stripe knows by an identifier as well as by a key: another try makes no second
+        one, for as long as it would not under the first key."""
+        return msgspec.structs.replace(self, number=self.number + 1, key_spent=False)
+
     def nothing_found(self) -> Attempt:
         """Looked up, and not there: it is safe under a key of its own."""
         return Attempt(number=self.number + 1, since=self.since)

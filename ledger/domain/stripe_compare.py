@@ -21,7 +21,8 @@ Stands = Literal["there", "waiting", "parked", "skipped", "nowhere"]
 class OurInvoice(msgspec.Struct, frozen=True, kw_only=True):
     """An invoice and how far it has come on its way to Stripe. `draft`: Stripe's id since it has
     one at all; `stripe_invoice_id`: since it is finished there. `undone`: calls that are still to
-    be made, of which `parked_call` waits for a person. `is_told`: an event of it is not seen to
+    be made, of which `parked_call` waits for a person. `is_metered`: Stripe makes one of its own
+    from its meters, and is not given this one. `is_told`: an event of it is not seen to
     yet."""
 
     invoice_id: UUID
@@ -32,6 +33,7 @@ class OurInvoice(msgspec.Struct, frozen=True, kw_only=True):
     amount_paid: Decimal
     issued_at: datetime | None
     stripe_invoice_id: str | None
+    is_metered: bool
     draft: str | None
     customer: str | None
     undone: int
@@ -52,7 +54,8 @@ class OurInvoice(msgspec.Struct, frozen=True, kw_only=True):
             return "parked"
         if self.is_skipped:
             return "skipped"
-        if self.undone or (self.status == "open" and self.stripe_invoice_id is None):
+        is_owed = self.status == "open" and not self.is_metered
+        if self.undone or (is_owed and self.stripe_invoice_id is None):
             return "waiting"
         return "there" if self.stripe_invoice_id else "nowhere"
 

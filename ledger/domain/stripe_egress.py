@@ -40,18 +40,27 @@ _FIELDS = {
         "days_until_due": r"\d{1,3}",
         "description": rf"({_any_of(iter(KINDS.values()))})(: ({_USAGE}))?(, -?\d+(\.\d+)?)?",
         "email_type": "none",
+        "end_time": _NUMBER,
+        "event_name": rf"billing_({_any_of(iter(USAGE_TYPES))}|[0-9a-f]{{16}})",
+        "identifier": _UUID,
         "invoice": rf"in_{_OF_STRIPE}",
         "limit": r"\d{1,3}",
         "number": r"INV-\d{8,20}",
+        "payload.stripe_customer_id": rf"cus_{_OF_STRIPE}",
+        "payload.value": r"-?\d{1,18}",
         "pending_invoice_items_behavior": "exclude",
         "period.end": _NUMBER,
         "period.start": _NUMBER,
-        "starting_after": rf"(cus|in|ii|cn|evt)_{_OF_STRIPE}",
+        "start_time": _NUMBER,
+        "starting_after": rf"(cus|in|ii|cn|evt|mtr|mtrusg)_{_OF_STRIPE}(_{_OF_STRIPE})?",
+        "status": "active",
+        "timestamp": _NUMBER,
         "types": _any_of(iter(EVENT_TYPES)),
     }.items()
 }
 _PATH = re.compile(
-    rf"/v1/(customers|invoiceitems|credit_notes|events|invoices(/in_{_OF_STRIPE}(/(finalize|void))?)?)"
+    rf"/v1/(customers|invoiceitems|credit_notes|events|invoices(/in_{_OF_STRIPE}(/(finalize|void))?)?"
+    rf"|billing/(meter_events|meters(/mtr_{_OF_STRIPE}(_{_OF_STRIPE})?/event_summaries)?))"
 )
 
 

@@ -23,7 +23,7 @@ from ledger.domain.money import exact, minor_places
 from ledger.domain.period import Span
 from ledger.domain.rating import plain
 
-Operation = Literal["customer", "invoice", "item", "finalize", "void", "credit_note"]
+Operation = Literal["customer", "invoice", "item", "finalize", "void", "credit_note", "meter_event"]
 
 OUR_ID = "billing_id"  # in the metadata of everything we make there: what a look-up goes by
 
@@ -81,7 +81,7 @@ class Ids(msgspec.Struct, frozen=True, kw_only=True):
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One request to Stripe but for Stripe's own ids. `ours` is the id of what it is about: payer,
-    invoice, line or credit. `total`: what the draft must come to before it is sent."""
+    invoice, line, credit or event. `total`: what the draft must come to before it is sent."""
 
     operation: Operation
     ours: UUID
@@ -106,6 +106,7 @@ _PATHS: dict[Operation, str] = {
     "finalize": "/v1/invoices/{invoice}/finalize",
     "void": "/v1/invoices/{invoice}/void",
     "credit_note": "/v1/credit_notes",
+    "meter_event": "/v1/billing/meter_events",
 }
 _IDS: dict[Operation, tuple[Literal["customer", "invoice"], ...]] = {
     "customer": (),
@@ -114,6 +115,7 @@ _IDS: dict[Operation, tuple[Literal["customer", "invoice"], ...]] = {
     "finalize": (),
     "void": (),
     "credit_note": ("invoice",),
+    "meter_event": (),
 }
 
 
@@ -123,6 +125,9 @@ def request_of(call: Call, ids: Ids) -> Request:
         name: _known(name, getattr(ids, name)) for name in _IDS[call.operation]
     }
     path = _PATHS[call.operation]
+    if call.operation == "meter_event":
+        payload = {**call.params["payload"], "stripe_customer_id": _known("customer", ids.customer)}
+        return Request(path, {**call.params, "payload": payload})
     if "{invoice}" in path:
         path = path.format(invoice=_known("invoice", ids.invoice))
     return Request(path, {**placed, **call.params})

@@ -24,7 +24,7 @@ from ledger.domain.stripe_event import StripeEvent
 from ledger.reconcile.invoices import check_invoices
 from ledger.reconcile.stripe_invoices import PATIENCE, Days, InvoicesBeside
 from ledger.reconcile.stripe_report import Disagreement, StripeReport
-from ledger.stripe_api import KeyRefused, StripeFailure
+from ledger.stripe_failures import KeyRefused, StripeFailure
 from ledger.stripe_reading import StripeCustomer, StripeReading
 
 WINDOW = timedelta(days=35)

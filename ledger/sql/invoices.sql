@@ -41,10 +41,15 @@ WITH summed AS (
 UPDATE invoice_numbers SET last = last + 1 RETURNING last;
 
 -- name: insert_invoice
+-- Metered, so that Stripe does not charge for its usage twice: while meters count, and when they counted
+-- some of its period. Held, so that the mode is not another one when this is committed.
 INSERT INTO invoices (invoice_id, billing_period_id, number, subscription_id, user_id, organization_id,
     scope, period_start, period_end, currency, status, subtotal, total, parked, issued_at, due_at,
-    created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17);
+    created_at, metered)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
+    (SELECT mode = 'meters' FROM stripe_mode FOR SHARE)
+    OR EXISTS (SELECT FROM billing_periods b JOIN metered_usage m USING (subscription_id, billing_period)
+               WHERE b.billing_period_id = $2 AND b.kind = 'period' AND m.taken_at IS NOT NULL));
 
 -- name: insert_line
 INSERT INTO invoice_lines (line_id, invoice_id, place, kind, usage_type, description, quantity,

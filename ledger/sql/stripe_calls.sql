@@ -5,7 +5,7 @@ SELECT pg_try_advisory_xact_lock(hashtextextended('stripe owing', 0));
 -- name: stripe_unowed
 -- Open is what was issued, comes to more than 0 and is not paid. Held, so that it is not voided meanwhile.
 SELECT * FROM invoices i
-WHERE i.status = 'open' AND i.stripe_invoice_id IS NULL
+WHERE i.status = 'open' AND i.stripe_invoice_id IS NULL AND NOT i.metered
   AND NOT EXISTS (SELECT FROM stripe_calls WHERE operation = 'invoice' AND ours = i.invoice_id)
 ORDER BY i.number LIMIT $1 FOR UPDATE OF i;
 
@@ -18,16 +18,20 @@ ON CONFLICT (operation, ours) DO NOTHING RETURNING call_id;
 
 -- name: due_stripe_call
 -- Of each payer only the first that is not done, with what Stripe has called customer and invoice. `given`
--- is what the organisation says that its customer is.
+-- is what the organisation says that its customer is. A payer has events of usage beside its invoices, both
+-- after its customer; an event that is parked holds up no other.
 SELECT c.call_id, c.payer_id, c.scope, c.invoice_id, c.operation, c.body, c.attempt,
-       o.stripe_customer AS given, d.customer, m.stripe_id AS made, d.stripe_id AS stripe_invoice
+       o.stripe_customer AS given, COALESCE(d.customer, c.customer) AS customer, m.stripe_id AS made, d.stripe_id AS stripe_invoice
 FROM stripe_calls c
 LEFT JOIN organizations o ON c.scope = 'organization' AND o.organization_id = c.payer_id
 LEFT JOIN stripe_calls d ON d.operation = 'invoice' AND d.ours = c.invoice_id
 LEFT JOIN stripe_calls m ON m.operation = 'customer' AND m.ours = c.payer_id
 WHERE c.done_at IS NULL AND c.parked IS NULL AND c.next_attempt_at <= $1
   AND NOT EXISTS (SELECT FROM stripe_calls e
-                  WHERE e.payer_id = c.payer_id AND e.done_at IS NULL AND e.call_id < c.call_id)
+                  WHERE e.payer_id = c.payer_id AND e.done_at IS NULL AND e.call_id < c.call_id
+                    AND (e.operation = 'customer'
+                         OR (e.operation = 'meter_event') = (c.operation = 'meter_event'))
+                    AND (e.operation <> 'meter_event' OR e.parked IS NULL))
 ORDER BY c.next_attempt_at, c.call_id LIMIT 1 FOR UPDATE OF c SKIP LOCKED;
 
 -- name: claim_stripe_call
@@ -62,6 +66,10 @@ FROM stripe_calls WHERE operation = 'invoice' AND ours = $1 FOR UPDATE;
 -- What of an invoice is not done never will be.
 UPDATE stripe_calls SET skipped = $2, done_at = $3, parked = NULL
 WHERE invoice_id = $1 AND done_at IS NULL;
+
+-- name: skip_stripe_call
+UPDATE stripe_calls SET skipped = 'operator', done_at = $2, parked = NULL
+WHERE call_id = $1 AND done_at IS NULL AND parked IS NOT NULL;
 
 -- name: parked_stripe_calls
 SELECT c.call_id, c.payer_id, c.scope, c.invoice_id, c.operation, c.body IS NULL AS is_unsendable,

@@ -42,7 +42,7 @@ INSERT INTO pg_temp.stripe_seen SELECT UNNEST($1::TEXT[]) ON CONFLICT DO NOTHING
 -- name: invoices_at_stripe
 -- Ours by Stripe's ids, our own or our numbers, and how far each has come on its way there.
 SELECT i.invoice_id, i.number, i.currency, i.status, i.total, i.amount_paid, i.issued_at,
-       i.stripe_invoice_id, c.*, EXISTS (
+       i.stripe_invoice_id, i.metered AS is_metered, c.*, EXISTS (
            SELECT FROM stripe_events e
            WHERE e.stripe_invoice_id = i.stripe_invoice_id AND e.done_at IS NULL) AS is_told
 FROM invoices i
@@ -63,7 +63,7 @@ WHERE i.invoice_id IN (
 SELECT i.invoice_id FROM invoices i
 WHERE i.number > $4
   AND ((i.issued_at >= $1 AND ($2::TIMESTAMPTZ IS NULL OR i.issued_at < $2))
-    OR ($3 AND (i.status = 'open' OR EXISTS (
+    OR ($3 AND (i.status = 'open' AND NOT i.metered OR EXISTS (
             SELECT FROM stripe_calls c WHERE c.invoice_id = i.invoice_id AND c.done_at IS NULL))))
   AND NOT EXISTS (SELECT FROM pg_temp.stripe_seen s WHERE s.stripe_id = i.stripe_invoice_id)
 ORDER BY i.number LIMIT $5;

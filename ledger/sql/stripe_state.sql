@@ -21,16 +21,16 @@ RETURNING since;
 
 -- name: stripe_state
 -- What waits is told of whether anybody delivers or not: invoices that are open here and not there, and
--- those that were voided here since.
+-- those that were voided here since; and events of usage.
 WITH waiting AS (
     SELECT i.issued_at AS since FROM invoices i
-    WHERE i.status = 'open' AND i.stripe_invoice_id IS NULL
+    WHERE i.status = 'open' AND i.stripe_invoice_id IS NULL AND NOT i.metered
       AND NOT EXISTS (SELECT FROM stripe_calls c
                       WHERE c.operation = 'finalize' AND c.ours = i.invoice_id AND c.done_at IS NOT NULL)
       AND NOT EXISTS (SELECT FROM stripe_calls c
                       WHERE c.operation = 'invoice' AND c.ours = i.invoice_id AND c.skipped IS NOT NULL)
     UNION ALL
-    SELECT created_at FROM stripe_calls WHERE operation = 'void' AND done_at IS NULL)
+    SELECT created_at FROM stripe_calls WHERE operation IN ('void', 'meter_event') AND done_at IS NULL)
 SELECT COUNT(*) AS waiting,
        COALESCE(GREATEST(0, EXTRACT(EPOCH FROM NOW() - MIN(since))), 0)::BIGINT AS oldest_s,
        (SELECT COUNT(*) FROM stripe_calls WHERE done_at IS NULL AND parked IS NOT NULL) AS parked,

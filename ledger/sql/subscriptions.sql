@@ -23,6 +23,9 @@ FROM subscriptions s
 JOIN billing_plans p ON p.plan_tier = s.plan_tier AND p.version = s.plan_version
 WHERE s.subscription_id = $1 FOR NO KEY UPDATE OF s SKIP LOCKED;
 
+-- name: subscription_by_id
+SELECT * FROM subscriptions_on_plan WHERE subscription_id = $1;
+
 -- name: newest_subscription
 SELECT s.* FROM subscriptions_on_plan s
 WHERE s.scope = $1 AND CASE WHEN $1 = 'user' THEN s.user_id = $2 ELSE s.organization_id = $3 END

@@ -82,6 +82,7 @@ class Invoice(msgspec.Struct, frozen=True, kw_only=True):
     stripe_invoice_id: str | None = None
     issued_at: datetime | None = None
     due_at: datetime | None = None
+    metered: bool = False
     created_at: datetime
 
 

@@ -16,7 +16,7 @@ from ledger.domain.stripe_invoice import Call, Operation
 from ledger.store.invoices import Invoice
 from ledger.store.queries import QUERIES
 
-Parked = Literal["refused", "ambiguous", "not_opaque", "not_sendable"]
+Parked = Literal["refused", "ambiguous", "not_opaque", "not_sendable", "too_old"]
 Skipped = Literal["operator", "voided"]
 
 _call = msgspec.json.Decoder(Call)
@@ -166,6 +166,11 @@ async def hold_draft(db: Executor, invoice_id: UUID) -> Draft | None:
 
 async def skip_invoice(db: Executor, invoice_id: UUID, why: Skipped, now: datetime) -> None:
     await db.execute(QUERIES["skip_stripe_invoice"], invoice_id, why, now)
+
+
+async def skip_call(db: Executor, call_id: int, now: datetime) -> None:
+    """The parked call is never made."""
+    await db.execute(QUERIES["skip_stripe_call"], call_id, now)
 
 
 async def parked(db: Executor, call_id: int | None = None) -> list[ParkedCall]:

@@ -11,8 +11,8 @@ from ledger.store.queries import QUERIES
 
 
 class StripeState(msgspec.Struct, frozen=True):
-    """`waiting`: invoices that are not in Stripe yet as they are here, the oldest for so long;
-    `parked`: calls that wait for a person; `is_stopped`: Stripe refuses the API key."""
+    """`waiting`: invoices and events that are not in Stripe yet as they are here, the oldest for so
+    long; `parked`: calls that wait for a person; `is_stopped`: Stripe refuses the API key."""
 
     waiting: int
     oldest_s: int

@@ -120,6 +120,11 @@ async def hold_by_id(db: Executor, subscription_id: UUID) -> Subscription | None
     return None if row is None else of_row(row)
 
 
+async def by_id(db: Executor, subscription_id: UUID) -> Subscription:
+    """It as it is now; not held. There always is one of what was used."""
+    return of_row(await db.fetchrow(QUERIES["subscription_by_id"], subscription_id))
+
+
 async def wait_for(db: Executor, subscription_id: UUID) -> None:
     """Until nobody else works on it, and holds it then."""
     await db.execute(QUERIES["wait_for_subscription"], subscription_id)

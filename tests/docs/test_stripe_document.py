@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from ledger import stripe_api
+from ledger import stripe_failures
 from ledger.domain import stripe_egress, stripe_invoice, stripe_signature
 from ledger.domain.dunning import SCHEDULE
 from ledger.domain.stripe_event import EVENT_TYPES
@@ -56,7 +56,7 @@ def test_the_example_is_sent_as_printed() -> None:
 def test_the_failures_are_those_that_there_are() -> None:
     cells = re.findall(r"^\| (`\w+`.*?) \|", TEXT, re.M)
     told = {name for cell in cells for name in re.findall(r"`([A-Z]\w+)`", cell)}
-    raised = {one.__name__ for one in stripe_api.StripeFailure.__subclasses__()}
+    raised = {one.__name__ for one in stripe_failures.StripeFailure.__subclasses__()}
     assert told == raised | {stripe_egress.NotOpaque.__name__, stripe_invoice.NotSendable.__name__}
 
 

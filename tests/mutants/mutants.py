@@ -32,6 +32,8 @@ EGRESS = "tests/stripe/test_egress.py"
 DELIVERY, OWED = "ledger/stripe_delivery.py", "ledger/sql/stripe_calls.sql"
 AUTH, SIGNED = "gateway/auth", "tests/security/test_signed_tokens.py"
 ASKED, USERINFO = "tests/security/test_introspection.py", "tests/security/test_userinfo.py"
+METERING, MODE = "ledger/sql/metering.sql", "tests/stripe/metered/test_mode.py"
+METERED = "tests/stripe/metered/test_metered.py"
 DELIVERED, HISTORIES = "tests/stripe/owed/test_delivered.py", "tests/stripe/owed/test_histories.py"
 COMPARED, MISSED = "tests/stripe/owed/test_compared.py", "tests/stripe/paid/test_missed.py"
 
@@ -280,6 +282,31 @@ MUTANTS = [
            "tests/stripe/owed/test_parked.py"),
     Mutant("sends a refused call to Stripe under the key of the refusal", "ledger/stripe_calls.py",
            "key_spent=True", "key_spent=False", "tests/stripe/owed/test_parked.py"),
+    # Usage that Stripe's meters count.
+    Mutant("has meters count usage twice", METERING,
+           "SET taken = EXCLUDED.taken, taken_at", "SET taken_at", METERED),
+    Mutant("has meters count what was invoiced before", "ledger/stripe_mode.py",
+           'if mode == "meters":', "if False:", MODE),
+    Mutant("sends the invoice of what meters count", INVOICES,
+           "(SELECT mode = 'meters' FROM stripe_mode FOR SHARE)",
+           "(SELECT FALSE FROM stripe_mode FOR SHARE)", MODE),
+    Mutant("writes an invoice by the mode of before", INVOICES,
+           "FROM stripe_mode FOR SHARE)", "FROM stripe_mode)", MODE),
+    Mutant("takes an event that Stripe has for a refusal", STRIPE,
+           "if error.code != _DUPLICATE:", "if True:", METERED),
+    Mutant("believes that Stripe never counted an event", STRIPE,
+           "StripeObject(id=str(call.ours)) if value else None", "None", METERED),
+    Mutant("never looks what Stripe's meters have counted", ATTEMPT,
+           "return msgspec.structs.replace(self, number=self.number + 1, key_spent=False)",
+           "return Attempt(number=self.number + 1)", METERED),
+    Mutant("sends Stripe usage that is too old for it", DELIVERY,
+           "if one.is_event and is_too_old(", "if False and is_too_old(", METERED),
+    Mutant("has usage wait behind an event that is parked", OWED,
+           "AND (e.operation <> 'meter_event' OR e.parked IS NULL)", "", METERED),
+    Mutant("counts late usage in the period of now", "ledger/domain/stripe_meter.py",
+           "_floor(min(now, period.end - _MINUTE))", "_floor(now)", METERED),
+    Mutant("has two events of usage in one minute", METERING,
+           "SELECT minute - INTERVAL '1 minute'", "SELECT minute - INTERVAL '0 minute'", METERED),
     # What Stripe tells.
     Mutant("believes a replay of Stripe's", "ledger/domain/stripe_signature.py",
            "if abs(unix_seconds(now) - int(times[0])) > TOLERANCE.total_seconds():",

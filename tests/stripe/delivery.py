@@ -10,7 +10,8 @@ from datetime import timedelta
 
 from ledger.domain.stripe_attempt import Attempt
 from ledger.domain.stripe_invoice import Bill, Call, Ids, customer_call, invoice_calls
-from ledger.stripe_api import StripeApi, StripeObject, TryLater, Unknown
+from ledger.stripe_api import StripeApi, StripeObject
+from ledger.stripe_failures import TryLater, Unknown
 from tests.stripe_fake.clock import Clock
 
 MOST = 60  # tries of one call: more means that it will never be done

@@ -12,11 +12,11 @@ from aiohttp import web
 
 from ledger import stripe_api
 from ledger.domain.stripe_invoice import Ids, customer_call, invoice_calls, void_call
-from ledger.stripe_api import (
+from ledger.stripe_api import StripeApi
+from ledger.stripe_failures import (
     Ambiguous,
     KeyRefused,
     Refused,
-    StripeApi,
     StripeFailure,
     TryLater,
     Unknown,

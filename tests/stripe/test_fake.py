@@ -12,7 +12,8 @@ import stripe
 from aiohttp import ClientSession
 
 from ledger.domain.stripe_invoice import Ids, customer_call
-from ledger.stripe_api import VERSION, Refused, StripeApi
+from ledger.stripe_api import VERSION, StripeApi
+from ledger.stripe_failures import Refused
 from tests.stripe.bills import example
 from tests.stripe.delivery import Delivery
 from tests.stripe_fake import openapi

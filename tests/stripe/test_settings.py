@@ -1,4 +1,4 @@
-"""STRIPE_API_KEY, STRIPE_API_BASE and STRIPE_WEBHOOK_SECRET."""
+"""STRIPE_API_KEY, STRIPE_API_BASE, STRIPE_MODE and STRIPE_WEBHOOK_SECRET."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ledger import settings
+from ledger.__main__ import start
 
 URLS = {"DATABASE_URL": "postgresql://localhost/x", "REDIS_URL": "redis://localhost"}
 
@@ -98,3 +99,17 @@ def test_another_signing_secret_is_refused_without_being_told(given: str) -> Non
     with pytest.raises(settings.SettingError, match="STRIPE_WEBHOOK_SECRET") as refused:
         settings.load({**URLS, "STRIPE_WEBHOOK_SECRET": given})
     assert "hidden" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("given", "taken"), [("", "invoices"), ("meters", "meters")])
+def test_the_mode_is_invoices_unless_it_is_said(given: str, taken: str) -> None:
+    assert settings.load({**URLS, "STRIPE_MODE": given}).stripe_mode == taken
+
+
+def test_a_ledger_with_another_mode_says_so_in_one_line_and_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {**URLS, "STRIPE_MODE": "metres"}.items():
+        monkeypatch.setenv(name, value)
+    assert start() == 2
+    assert capsys.readouterr() == ("", "ledger: STRIPE_MODE: must be one of invoices, meters\n")

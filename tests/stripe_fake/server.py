@@ -23,6 +23,7 @@ from tests.stripe_fake.books import Books, Problem
 from tests.stripe_fake.clock import Clock
 from tests.stripe_fake.faults import Fault
 from tests.stripe_fake.idempotency import Answer, KeyInUse, KeyMismatch, Keys
+from tests.stripe_fake.meters import Meters
 from tests.stripe_fake.openapi import Spec
 from tests.stripe_fake.webhooks import Webhooks
 
@@ -49,6 +50,7 @@ class FakeStripe:
         self.clock = clock
         self.webhooks = Webhooks(clock, spec.version, secrets)
         self.books = Books(clock, self.webhooks.happened)
+        self.meters = Meters(clock, self.books)
         self.faults: list[Fault | None] = []
         self.choose: Callable[[], Fault | None] = lambda: None
         self.seen: list[Seen] = []
@@ -94,6 +96,8 @@ class FakeStripe:
             return _respond(limited, {"Retry-After": str(RETRY_AFTER_S)})
         if fault is Fault.AWAY:
             return _respond(_problem(503, "api_error", "api_error"))
+        if path == "/v1/billing/meter_events" and not await self.meters.alone(params):
+            return _respond(_problem(429, "lock_timeout"))
         if method == "post":
             return await self._once(request, path, params, fault)
         return await self._told(request, self._done(method, path, params), fault)
@@ -134,7 +138,7 @@ class FakeStripe:
         try:
             answer = Answer(200, copy.deepcopy(self._effect(method, path, params)))
         except Problem as problem:
-            answer = _problem(problem.status, problem.code)
+            answer = _problem(problem.status, problem.code or None)
         self.wrong += self._spec.answer_problems(method, path, answer.body, answer.status)
         return answer
 
@@ -143,6 +147,8 @@ class FakeStripe:
         books = self.books
         if parts[0] == "events":
             return books.listed("event", params, list(reversed(self.webhooks.events)))
+        if parts[0] == "billing":
+            return self._metered(parts[1:], params)
         if method == "get":
             kind = _KINDS[parts[0]]
             return books.get(kind, parts[1]) if len(parts) == 2 else books.listed(kind, params)
@@ -156,6 +162,11 @@ class FakeStripe:
             "credit_note": books.credit_note,
         }
         return make[_KINDS[parts[0]]](params)
+
+    def _metered(self, parts: list[str], params: dict[str, Any]) -> dict[str, Any]:
+        if parts == ["meter_events"]:
+            return self.meters.event(params)
+        return self.meters.summaries(parts[1], params) if parts[1:] else self.meters.listed(params)
 
     async def _told(
         self, request: web.Request, answer: Answer, fault: Fault | None
@@ -196,9 +207,15 @@ _KINDS = {
 }
 
 
+# The one refusal that may come without a code of its own.
+_DUPLICATE = "An event already exists with identifier"
+
+
 def _problem(status: int, code: str | None, kind: str = "invalid_request_error") -> Answer:
     # Like Stripe's, the message repeats what was sent: nobody may log it.
-    error = {"type": kind, "message": "No such thing: 'SENT-BY-CALLER'"}
+    nameless = code is None and kind == "invalid_request_error"
+    words = _DUPLICATE if nameless else "No such thing"
+    error = {"type": kind, "message": f"{words}: 'SENT-BY-CALLER'"}
     return Answer(status, {"error": error if code is None else {**error, "code": code}})
 
 

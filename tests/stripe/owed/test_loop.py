@@ -134,7 +134,7 @@ async def test_what_is_parked_late_or_stopped_is_a_reason_and_a_metric(
     assert (said["status"], said["stripe"]) == ("degraded", {"waiting": 1, "parked": 1})
     reasons = " ".join(said["reasons"])
     assert "calls to Stripe are parked: 1; ./run stripe parked lists them" in reasons
-    assert "invoices wait to be sent to Stripe for 9 hours: 1" in reasons
+    assert "invoices or usage wait to be sent to Stripe for 9 hours: 1" in reasons
     assert "Stripe refuses the API key" in reasons
     assert "calls to Stripe are parked: 1" in await examined(service.settings)
     told = await metrics(service)
