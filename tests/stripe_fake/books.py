@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from ledger.domain.stripe_invoice import unix_seconds
@@ -28,6 +29,7 @@ class Books:
         self._clock = clock
         self._happened = happened
         self._made = 0
+        self.lists_behind = timedelta(0)  # what was made so lately is in no list yet
         self.objects: dict[str, dict[str, Object]] = {kind: {} for kind in _PREFIX}
 
     def all(self, kind: str) -> list[Object]:
@@ -145,10 +147,12 @@ class Books:
     def listed(self, kind: str, said: Object) -> Object:
         limit = int(said.get("limit", 10))
         since = int(said.get("created", {}).get("gte", 0))
+        shown = unix_seconds(self._clock.now() - self.lists_behind)
         found = [
             one
             for one in self.all(kind)
             if one.get("created", since) >= since
+            and one.get("created", one.get("date")) <= shown
             and all(said.get(name, one.get(name)) == one.get(name) for name in _FILTERS)
         ]
         if "starting_after" in said:

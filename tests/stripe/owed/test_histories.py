@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 from random import Random
 from typing import Any, cast
-from uuid import UUID
 
 import msgspec
 import pytest
 
-from ledger.domain.stripe_invoice import Bill, BilledLine
+from ledger.domain.stripe_invoice import Bill
 from ledger.invoice_actions import NotPossible
 from ledger.stripe_api import StripeApi
 from ledger.stripe_delivery import Delivery
 from tests.ledger.crashes import Crash, CrashingConnection, Tripwire
-from tests.stripe.bills import bill as make
-from tests.stripe.bills import drawn, money
+from tests.stripe.asked import asked
+from tests.stripe.bills import drawn, of_one_line
 from tests.stripe.owed.shop import Shop
 from tests.stripe_fake.faults import Fault
 
@@ -31,9 +29,8 @@ HOURS = [0, 0, 0, 1, 12, 23, 24, 30]
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A few always; two thousand when asked for, by ``./run test stripe``."""
     if "histories" in metafunc.fixturenames:
-        args = metafunc.config.invocation_params.args
-        asked = any(Path(str(one).partition("::")[0]).name == "stripe" for one in args)
-        firsts = [n * PER_TEST for n in range(ASKED if asked else ALWAYS)]
+        tests = ASKED if asked(metafunc.config) else ALWAYS
+        firsts = [n * PER_TEST for n in range(tests)]
         metafunc.parametrize("histories", [range(n, n + PER_TEST) for n in firsts], ids=str)
 
 
@@ -79,11 +76,6 @@ async def test_a_worker_killed_at_any_await_is_finished_by_the_next(shop: Shop) 
     assert (await shop.events())["invoice_delivered"] == len(places) + 1
 
 
-def of_one_line(seed: int) -> Bill:
-    usage = BilledLine(line_id=UUID(int=seed + 1), kind="usage", amount=money(seed + 1))
-    return make((usage,), seed)
-
-
 def fault_of(random: Random) -> Fault | None:
     """Two of five requests meet one; those that a test must wait for are rare."""
     if random.randrange(5) > 1:
@@ -96,6 +88,7 @@ async def test_any_history_of_faults_kills_and_voids_leaves_every_object_once(
     shop: Shop, hasty: StripeApi, histories: range
 ) -> None:
     shop.api = hasty  # what never comes is not waited for
+    shop.fake.books.lists_behind = timedelta(minutes=1)
     for seed in histories:
         random = Random(seed)
         bills = bills_of(random, seed)
