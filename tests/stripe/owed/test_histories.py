@@ -15,9 +15,10 @@ from ledger.domain.stripe_invoice import Bill
 from ledger.invoice_actions import NotPossible
 from ledger.stripe_api import StripeApi
 from ledger.stripe_delivery import Delivery
-from tests.ledger.crashes import Crash, CrashingConnection, Tripwire
+from tests.ledger.crashes import CrashingConnection, Tripwire
 from tests.stripe.asked import asked
 from tests.stripe.bills import drawn, of_one_line
+from tests.stripe.dying import DyingApi, survived
 from tests.stripe.owed.shop import Shop
 from tests.stripe_fake.faults import Fault
 
@@ -34,24 +35,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("histories", [range(n, n + PER_TEST) for n in firsts], ids=str)
 
 
-class DyingApi:
-    """Stripe as a worker sees it that is killed before or after a call: it never hears more."""
-
-    def __init__(self, inner: Any, wire: Tripwire) -> None:
-        self._inner, self._wire = inner, wire
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-
-        async def call(*args: Any, **options: Any) -> Any:
-            try:
-                return await self._wire.around(name, lambda: found(*args, **options))
-            except Crash as crash:
-                raise asyncio.CancelledError from crash
-
-        return call
-
-
 def dying(shop: Shop, connection: Any, wire: Tripwire) -> Delivery:
     return shop.worker(cast(Any, CrashingConnection(connection, wire)), DyingApi(shop.api, wire))
 
@@ -63,9 +46,8 @@ async def test_a_worker_killed_at_any_await_is_finished_by_the_next(shop: Shop) 
         await shop.issue(bill)
         wire = Tripwire(len(places))
         worker = dying(shop, shop.connections[0], wire)
-        with suppress(Crash, asyncio.CancelledError):
-            while await worker.run_once():
-                pass
+        while await survived(worker.run_once()):
+            pass
         await shop.connections[0].reset()  # as the end of its process does
         places += [wire.name] if wire.tripped else []
         await shop.deliver()
@@ -123,7 +105,7 @@ class History:
             wire = Tripwire(random.randrange(60))
             one = dying(shop, shop.connections[0], wire)
             other = shop.worker(shop.connections[1], random=random)
-            await asyncio.gather(survived(one), other.run_once())
+            await asyncio.gather(survived(one.run_once()), other.run_once())
             await shop.connections[0].reset()  # as the end of its process does
             if not random.randrange(25):
                 await self._void(random.choice(self._bills))
@@ -134,11 +116,6 @@ class History:
         with suppress(NotPossible):
             await self._shop.void(bill.invoice_id)
             self._voided.add(bill.number)
-
-
-async def survived(worker: Delivery) -> None:
-    with suppress(Crash, asyncio.CancelledError):
-        await worker.run_once()
 
 
 async def check(shop: Shop, bills: list[Bill], voided: set[str]) -> None:
