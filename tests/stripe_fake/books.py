@@ -152,7 +152,7 @@ class Books:
             one
             for one in self.all(kind)
             if one.get("created", since) >= since
-            and one.get("created", one.get("date")) <= shown
+            and (one.get("created") or one["date"]) <= shown
             and all(said.get(name, one.get(name)) == one.get(name) for name in _FILTERS)
         ]
         if "starting_after" in said:

@@ -21,9 +21,7 @@ class Fault(Enum):
     PORTAL = "the effect happens, something between answers 200 with a page for people"
     CUT = "the effect happens, the answer ends in the middle"
     TRICKLE = "the effect happens, the answer comes byte by byte, too slowly"
-    FORGET = (
-        "the effect happens, the answer is lost, and Stripe forgets the key before the next try"
-    )
+    FORGET = "the effect happens, the answer is lost, and so is the key before the next try"
 
     @property
     def waits(self) -> bool:
