@@ -38,7 +38,7 @@ async def fake(clock: Clock) -> AsyncIterator[FakeStripe]:
     await started.start()
     yield started
     await started.close()
-    assert started.wrong == []
+    assert (started.wrong, started.leaks) == ([], [])
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """A small Stripe on a real socket, that fails when it is told to.
 
 Every request is held against Stripe's OpenAPI document and refused by it as Stripe would; every
-answer is too, and a wrong one of ours is an error of the test.
+answer is too, and a wrong one of ours is an error of the test. So is what should not have left us.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.stripe_fake import broken, forms
+from tests.stripe_fake import broken, forms, scan
 from tests.stripe_fake.books import Books, Problem
 from tests.stripe_fake.clock import Clock
 from tests.stripe_fake.faults import Fault
@@ -51,6 +51,7 @@ class FakeStripe:
         self.choose: Callable[[], Fault | None] = lambda: None
         self.seen: list[Seen] = []
         self.wrong: list[str] = []
+        self.leaks: list[str] = []  # what arrived and must not leave us
         self._spec = spec
         self._keys = Keys(clock)
         self._late: dict[str, tuple[str, dict[str, Any], datetime]] = {}
@@ -78,7 +79,9 @@ class FakeStripe:
         self._carry_out_late(UNDER_WAY_AT_MOST)
         text = await request.text() if method == "post" else request.rel_url.raw_query_string
         params = forms.parse(text)
-        self.seen.append(Seen(method, path, dict(request.headers), text, params))
+        headers = dict(request.headers)
+        self.seen.append(Seen(method, path, headers, text, params))
+        self.leaks += scan.leaks(path, headers, text, params)
         refusal = self._refusal(request, method, path, params)
         if refusal is not None:
             return _respond(refusal)

@@ -85,7 +85,7 @@ async def fake(clock: Clock) -> AsyncIterator[Gate]:
     await started.start()
     yield started
     await started.close()
-    assert started.wrong == []
+    assert (started.wrong, started.leaks) == ([], [])
 
 
 class Ledgers:
