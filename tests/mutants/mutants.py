@@ -275,7 +275,11 @@ MUTANTS = [
            "        if is_new:\n", "        if True:\n", "tests/stripe/owed/test_parked.py"),
     Mutant("sends a refused call to Stripe under the key of the refusal", "ledger/stripe_calls.py",
            "key_spent=True", "key_spent=False", "tests/stripe/owed/test_parked.py"),
+    Mutant("looks for what it has sent before Stripe can show it", ATTEMPT,
+           "return max(at, self.sent_at + SETTLED)", "return at", "tests/stripe/test_calls.py"),
     # What Stripe tells.
+    Mutant("forgets what Stripe has told while it may tell it again", "ledger/payments.py",
+           "real - KEPT", "real", "tests/stripe/paid/test_payments.py"),
     Mutant("believes a replay of Stripe's", "ledger/domain/stripe_signature.py",
            "if abs(unix_seconds(now) - int(times[0])) > TOLERANCE.total_seconds():",
            "if False:", "tests/domain/test_stripe_signature.py"),
