@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
 from ledger.domain.stripe_invoice import unix_seconds
@@ -29,8 +30,18 @@ class Books:
         self._clock = clock
         self._happened = happened
         self._made = 0
+        self._then: datetime | None = None
         self.lists_behind = timedelta(0)  # what was made so lately is in no list yet
         self.objects: dict[str, dict[str, Object]] = {kind: {} for kind in _PREFIX}
+
+    @contextmanager
+    def at(self, earlier: datetime) -> Iterator[None]:
+        """What is made meanwhile was made then: nobody has asked since."""
+        self._then = earlier
+        try:
+            yield
+        finally:
+            self._then = None
 
     def all(self, kind: str) -> list[Object]:
         """Newest first, as Stripe lists."""
@@ -189,7 +200,7 @@ class Books:
         return one
 
     def _now(self) -> int:
-        return unix_seconds(self._clock.now())
+        return unix_seconds(self._then or self._clock.now())
 
 
 _FILTERS = ("customer", "invoice")

@@ -10,7 +10,7 @@ class Fault(Enum):
     LOSE_ANSWER = "the connection is reset after the effect"
     TIME_OUT_BEFORE = "no answer, no effect"
     TIME_OUT_AFTER = "no answer, the effect happens"
-    LATE = "no answer; the effect comes after a second try met 409, or an hour on"
+    LATE = "no answer; the effect comes after a second try met 409, or a minute on"
     FAIL_BEFORE = "500 without an effect, kept under the key"
     FAIL_AFTER = "500 in spite of the effect, kept under the key"
     AWAY = "503 before anything began, not kept"

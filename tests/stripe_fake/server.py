@@ -26,7 +26,7 @@ from tests.stripe_fake.webhooks import Webhooks
 
 API_KEY = "sk_test_of_the_fake"
 RETRY_AFTER_S = 7
-UNDER_WAY_AT_MOST = timedelta(hours=1)
+UNDER_WAY_AT_MOST = timedelta(minutes=1)
 
 
 @dataclass
@@ -129,7 +129,8 @@ class FakeStripe:
         for key, (path, params, since) in list(self._late.items()):
             if self.clock.now() - since >= after:
                 del self._late[key]
-                self._keys.end(key, self._done("post", path, params))
+                with self.books.at(self.clock.now() if not after else since + after):
+                    self._keys.end(key, self._done("post", path, params))
 
     def _done(self, method: str, path: str, params: dict[str, Any]) -> Answer:
         """The effect, and what is answered."""
