@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from gateway.auth import Action, Principal
 from gateway.messages import Instant, Request, Response, decode, encoder
 from gateway.problems import Kind, Problem, unavailable
-from ledger import db, service_time
+from ledger import clock, db, service_time, store
 from ledger.cycle import Cycle
 from ledger.drain import Drain
 from ledger.settings import Settings
@@ -19,6 +20,8 @@ from lua.connection import RedisConnection, RedisUnavailable
 from lua.scripts import Scripts
 
 ROUNDS = 1000  # of closing, draining and invoicing: years of a few subscriptions
+DUNNING_S = 10  # a running ledger needs 2; without one nobody does it
+LOOK_S = 0.05
 
 
 class ClockRequest(Request):
@@ -71,10 +74,22 @@ class TestClock:
                 steps += made
                 if not drained and not made:
                     break
+            await self._wait_for_dunning(connection)
             return ClockAnswer(now=await service_time.now(connection), steps=steps)
         finally:
             await connection.close(timeout=1)
             await redis.close()
+
+    async def _wait_for_dunning(self, connection: db.Connection) -> None:
+        """Only a ledger asks Stripe: until it has, for every invoice of which a step is due."""
+        if self._settings.stripe_api_key is None:
+            return
+        until = clock.monotonic() + DUNNING_S
+        while clock.monotonic() < until:
+            now = await service_time.now(connection)
+            if not await store.stripe_looks.steps_wait(connection, now):
+                return
+            await asyncio.sleep(LOOK_S)
 
 
 _decoder = msgspec.json.Decoder(ClockRequest)

@@ -38,6 +38,13 @@ BATCH = 20
 LEASE = timedelta(minutes=2)  # longer than a question and its effect take
 POLL = timedelta(days=1)
 PLAN = timedelta(minutes=1)  # between looks for invoices that are new in Stripe
+# Stripe repeats an event for days by itself, and by hand for a month. What is told again after it
+# is forgotten here is counted again.
+KEPT = timedelta(days=90)
+FORGET, FORGET_MOST = (
+    timedelta(hours=1),
+    10_000,
+)  # between looks for older ones; rows in one of them
 _TOLD = {
     "paid": "invoice_paid",
     "void": "invoice_voided",
@@ -57,6 +64,7 @@ class Payments:
         self._superseder = superseder
         self._grace = grace
         self._planned: datetime | None = None
+        self._forgotten: datetime | None = None
 
     async def run_once(self, now: datetime, real: datetime) -> int:
         """Looks at what is due; at how many invoices. `now` is the service's time, by which steps
@@ -64,6 +72,9 @@ class Payments:
         if self._planned is None or real - self._planned >= PLAN:
             await store.stripe_looks.plan(self._db, real, real + POLL)
             self._planned = real
+        if self._forgotten is None or real - self._forgotten >= FORGET:
+            await store.stripe_events.forget(self._db, real - KEPT, FORGET_MOST)
+            self._forgotten = real
         until = await store.stripe_state.stopped_until(self._db)
         if until is not None and real < until:
             return 0

@@ -37,7 +37,8 @@ log = structlog.get_logger()
 
 # A look-up may read many pages, each with a deadline of its own.
 WORK_S = 120
-# Longer than any call takes: two workers must not try one at once.
+# Longer than any call takes: two workers must not try one at once. And longer than what is made
+# takes to show (`stripe_attempt.SETTLED`).
 LEASE = timedelta(seconds=WORK_S + 60)
 FIRST_BACKOFF, LONGEST_BACKOFF = timedelta(seconds=1), timedelta(hours=1)
 
@@ -176,7 +177,7 @@ class Delivery:
         self, one: _Claimed, attempt: Attempt, outcome: str, error: str, after_s: int = 0
     ) -> None:
         wait = max(self._backoff(one.claim), timedelta(seconds=after_s))
-        at = self._now() + wait
+        at = attempt.not_before(self._now() + wait)
         async with self._db.transaction():
             await store.stripe_calls.again(self._db, one.due.call_id, one.claim, attempt, at, error)
             await store.stripe_state.count(self._db, outcome)

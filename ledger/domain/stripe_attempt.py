@@ -15,16 +15,20 @@ import msgspec
 
 # Keys go at the earliest after 24 hours; an hour is for clocks. No request is under way for 23.
 KEY_KEPT = timedelta(hours=23)
+# What is looked up too soon seems not to be there, and would be made twice: a try without an answer
+# may still be under way, and a list a little behind.
+SETTLED = timedelta(minutes=2)
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """How far a call has come. Stored before each send: a crash must not forget that it was.
 
-    `since` is when it was first sent at all, `key_since` under the present key."""
+    `since` is when it was first sent at all, `key_since` under the present key, `sent_at` last."""
 
     number: int = 0
     since: datetime | None = None
     key_since: datetime | None = None
+    sent_at: datetime | None = None
     key_spent: bool = False
 
     def next(self, now: datetime) -> Literal["send", "look_up"]:
@@ -37,8 +41,14 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     def sent(self, now: datetime) -> Attempt:
         """Before it is sent."""
         return msgspec.structs.replace(
-            self, since=self.since or now, key_since=self.key_since or now
+            self, since=self.since or now, key_since=self.key_since or now, sent_at=now
         )
+
+    def not_before(self, at: datetime) -> datetime:
+        """When the next step may be, that would be at `at`: later if a look-up were too soon."""
+        if self.sent_at is None or self.next(at) == "send":
+            return at
+        return max(at, self.sent_at + SETTLED)
 
     def failed(self, *, stored: bool) -> Attempt:
         """The outcome is unknown; `stored`: Stripe will answer this key so again."""

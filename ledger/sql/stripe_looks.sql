@@ -20,6 +20,10 @@ LEFT JOIN stripe_looks l USING (stripe_invoice_id)
 WHERE l.not_before IS NULL OR l.not_before <= $1
 ORDER BY l.not_before NULLS FIRST, wanted.stripe_invoice_id LIMIT $3;
 
+-- name: stripe_steps_wait
+-- Not those of which Stripe did not say how they are: they take their time.
+SELECT EXISTS (SELECT FROM stripe_looks WHERE step_at <= $1 AND last_error IS NULL);
+
 -- name: claim_stripe_look
 -- Of two ledgers that see it due, one has it.
 INSERT INTO stripe_looks AS l (stripe_invoice_id, not_before, attempts) VALUES ($1, $3, 1)

@@ -45,5 +45,10 @@ async def done(
     return {row["event_id"] for row in rows}
 
 
+async def forget(db: Executor, done_before: datetime, most: int) -> None:
+    """Drops what was seen to before then; what came of it stays."""
+    await db.execute(QUERIES["forget_stripe_events"], done_before, most)
+
+
 async def state(db: Executor) -> Waiting:
     return Waiting(**dict(await db.fetchrow(QUERIES["stripe_events_state"])))

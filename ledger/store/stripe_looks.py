@@ -19,6 +19,11 @@ async def due(db: Executor, now: datetime, service_now: datetime, most: int) -> 
     return [row["stripe_invoice_id"] for row in rows]
 
 
+async def steps_wait(db: Executor, service_now: datetime) -> bool:
+    """Whether a step is due that nobody has tried to take."""
+    return bool(await db.fetchval(QUERIES["stripe_steps_wait"], service_now))
+
+
 async def claim(db: Executor, stripe_invoice_id: str, now: datetime, until: datetime) -> int | None:
     """How often it was claimed since the last look; None while it is another's."""
     found: int | None = await db.fetchval(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from hashlib import sha1, sha256
 from typing import Any
 
 import msgspec
@@ -12,6 +14,8 @@ import pytest
 
 from gateway.webhooks import MAX_EVENT
 from ledger import clock as real_clock
+from ledger.domain.stripe_invoice import unix_seconds
+from ledger.domain.stripe_signature import TOLERANCE
 from ledger.settings import Secret, Settings
 from tests.conftest import BASE, Service, Services
 from tests.stripe_fake.clock import Clock
@@ -115,6 +119,56 @@ async def test_a_refusal_is_one_word_and_nothing_is_kept(
     logged = capsys.readouterr().out
     assert logged.count("webhook_refused") == 1  # a flood of them is one line a minute
     assert "whsec" not in logged and one.event_id not in logged
+
+
+def forgeries(stripe: Webhooks, one: Delivery, other: Delivery) -> dict[str, tuple[bytes, str]]:
+    """Of a genuine delivery, and another one of the same moment: body and header."""
+
+    def signed(secret: str, later_s: int = 0, made: str = "v1", by: Any = sha256) -> str:
+        at = unix_seconds(stripe._clock.now()) + later_s
+        found = hmac.new(secret.encode(), b"%d." % at + one.body, by).hexdigest()
+        return f"t={at},{made}={found}"
+
+    body, header = one.body, one.signature
+    time, signature = header.split(",")
+    far = int(TOLERANCE.total_seconds()) + 60
+    return {
+        "a secret of another endpoint": (body, signed("whsec_other")),
+        "a secret that was retired": (body, signed("whsec_older")),
+        "an empty secret": (body, signed("")),
+        "a replay when its time is over": (body, signed(SECRETS[0], -far)),
+        "one from the future": (body, signed(SECRETS[0], far)),
+        "a replay under a new time": (body, f"t={int(time[2:]) + 1},{signature}"),
+        "a replay under two times": (body, f"{time},t=1,{signature}"),
+        "the signature of another event": (body, other.signature),
+        "the body of another event": (other.body, header),
+        "an amount that was changed": (body.replace(b"in_1", b"in_7"), header),
+        "the same written otherwise": (msgspec.json.encode(msgspec.json.decode(body)), header),
+        "a body that was cut": (body[:-2], header),
+        "a body with more after it": (body + b"{}", header),
+        "no body": (b"", header),
+        "another scheme": (body, signed(SECRETS[0], made="v0")),
+        "a weaker hash": (body, signed(SECRETS[0], by=sha1)),
+        "a signature that was cut": (body, header[:-1]),
+        "a signature in capitals": (body, f"{time},{signature.upper().replace('V1', 'v1')}"),
+        "a signature without its time": (body, signature),
+        "a guess in each of many": (body, f"{time}" + f",v1={'0' * 64}" * 9),
+    }
+
+
+async def test_of_what_is_forged_or_replayed_nothing_is_kept(
+    service: Service, stripe: Webhooks
+) -> None:
+    one, other = told(stripe), told(stripe, invoice="in_2")
+    tried = forgeries(stripe, one, other)
+    assert len(tried) >= 12
+    for name, (body, header) in tried.items():
+        status, said = await post(service, body, header)
+        assert (status, said["type"]) == (400, "urn:billing:problem:invalid-request"), name
+        assert said["detail"].startswith("Stripe-Signature: "), name
+    assert await kept(service) == 0
+    assert (await post(service, one.body, one.signature))[0] == 200, "but for all that it is told"
+    assert await kept(service) == 1
 
 
 async def test_a_head_that_is_forged_is_refused_before_its_body_is_there(service: Service) -> None:

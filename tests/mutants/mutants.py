@@ -307,7 +307,11 @@ MUTANTS = [
            "_floor(min(now, period.end - _MINUTE))", "_floor(now)", METERED),
     Mutant("has two events of usage in one minute", METERING,
            "SELECT minute - INTERVAL '1 minute'", "SELECT minute - INTERVAL '0 minute'", METERED),
+    Mutant("looks for what it has sent before Stripe can show it", ATTEMPT,
+           "return max(at, self.sent_at + SETTLED)", "return at", "tests/stripe/test_calls.py"),
     # What Stripe tells.
+    Mutant("forgets what Stripe has told while it may tell it again", "ledger/payments.py",
+           "real - KEPT", "real", "tests/stripe/paid/test_payments.py"),
     Mutant("believes a replay of Stripe's", "ledger/domain/stripe_signature.py",
            "if abs(unix_seconds(now) - int(times[0])) > TOLERANCE.total_seconds():",
            "if False:", "tests/domain/test_stripe_signature.py"),

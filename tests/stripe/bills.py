@@ -57,6 +57,11 @@ def drawn(seed: int) -> Bill:
     return bill(tuple(lines), seed)
 
 
+def of_one_line(seed: int) -> Bill:
+    usage = BilledLine(line_id=UUID(int=seed + 1), kind="usage", amount=money(seed + 1))
+    return bill((usage,), seed)
+
+
 def money(cents: int) -> Decimal:
     return Decimal(cents).scaleb(-2)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from ledger.stripe_api import StripeApi
+from tests.stripe.asked import asked
 from tests.stripe.delivery import Delivery
 from tests.stripe_fake import openapi
 from tests.stripe_fake.clock import Clock
@@ -22,11 +22,8 @@ ALWAYS, ASKED = 1, 40
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A few histories always; a thousand when asked for, by ``./run test stripe``."""
     if "seeds" in metafunc.fixturenames:
-        asked = any(
-            Path(str(arg).partition("::")[0]).name == "stripe"
-            for arg in metafunc.config.invocation_params.args
-        )
-        firsts = [n * PER_TEST for n in range(ASKED if asked else ALWAYS)]
+        tests = ASKED if asked(metafunc.config) else ALWAYS
+        firsts = [n * PER_TEST for n in range(tests)]
         metafunc.parametrize("seeds", [range(one, one + PER_TEST) for one in firsts], ids=str)
 
 
@@ -41,7 +38,7 @@ async def fake(clock: Clock) -> AsyncIterator[FakeStripe]:
     await started.start()
     yield started
     await started.close()
-    assert started.wrong == []
+    assert (started.wrong, started.leaks) == ([], [])
 
 
 @pytest.fixture

@@ -65,6 +65,8 @@ class Delivery:
                 if not self._crashes():
                     attempt = attempt.failed(stored=error.stored)
             self._clock.advance(self._pause())
+            now = self._clock.now()
+            self._clock.advance(attempt.not_before(now) - now)
         raise AssertionError(f"{call.operation} is never done")
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from ledger.domain.stripe_attempt import Attempt
+from ledger.domain.stripe_attempt import KEY_KEPT, SETTLED, Attempt
 from ledger.domain.stripe_invoice import (
     BilledLine,
     Call,
@@ -165,6 +165,19 @@ def test_what_stripe_keeps_as_failed_is_looked_up_and_then_sent_under_a_key_of_i
     assert attempt.next(clock.now()) == "look_up"
     again = attempt.nothing_found()
     assert (again.number, again.since, again.next(clock.now())) == (1, clock.now(), "send")
+
+
+def test_nothing_is_looked_up_before_the_last_try_must_show(clock: Clock) -> None:
+    attempt = Attempt().sent(clock.now())
+    soon = clock.now() + timedelta(seconds=1)
+    assert attempt.not_before(soon) == soon, "the same key may be sent at once"
+    assert attempt.failed(stored=True).not_before(soon) == clock.now() + SETTLED
+    first = clock.now()
+    clock.advance(KEY_KEPT - timedelta(seconds=1))
+    attempt = attempt.sent(clock.now())
+    assert attempt.not_before(first + KEY_KEPT) == clock.now() + SETTLED
+    clock.advance(2 * SETTLED)
+    assert attempt.not_before(clock.now()) == clock.now()
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,13 @@ def test_the_version_that_is_asked_for_is_that_of_the_document() -> None:
         (Fault.FAIL_BEFORE, Unknown),
         (Fault.FAIL_AFTER, Unknown),
         (Fault.AWAY, Unknown),
+        (Fault.EDGE, Unknown),
         (Fault.GARBLE, Unknown),
+        (Fault.PORTAL, Unknown),
+        (Fault.CUT, Unknown),
+        (Fault.TRICKLE, Unknown),
         (Fault.RATE_LIMIT, TryLater),
+        (Fault.LOCKED, TryLater),
     ],
 )
 async def test_a_fault_is_told_by_what_is_known(

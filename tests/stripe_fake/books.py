@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
 from ledger.domain.stripe_invoice import unix_seconds
@@ -28,7 +30,21 @@ class Books:
         self._clock = clock
         self._happened = happened
         self._made = 0
+        self._then: datetime | None = None
+        self.lists_behind = timedelta(0)  # what was made so lately is in no list yet
         self.objects: dict[str, dict[str, Object]] = {kind: {} for kind in _PREFIX}
+
+    @contextmanager
+    def at(self, earlier: datetime) -> Iterator[None]:
+        """What is made meanwhile was made then: nobody has asked since."""
+        self._then = earlier
+        try:
+            yield
+        finally:
+            self._then = None
+
+    def time(self) -> datetime:
+        return self._then or self._clock.now()
 
     def all(self, kind: str) -> list[Object]:
         """Newest first, as Stripe lists."""
@@ -164,10 +180,12 @@ class Books:
         limit = int(said.get("limit", 10))
         created = said.get("created", {})
         since, until = int(created.get("gte", 0)), int(created.get("lt", 10**12))
+        shown = unix_seconds(self._clock.now() - self.lists_behind)
         found = [
             one
             for one in (self.all(kind) if every is None else every)
             if since <= one.get("created", since) < until
+            and (one.get("created") or one["date"]) <= shown
             and one.get("type") in said.get("types", [one.get("type")])
             and all(said.get(name, one.get(name)) == one.get(name) for name in _FILTERS)
         ]
@@ -212,7 +230,7 @@ class Books:
         return one
 
     def _now(self) -> int:
-        return unix_seconds(self._clock.now())
+        return unix_seconds(self.time())
 
 
 _FILTERS = ("customer", "invoice")

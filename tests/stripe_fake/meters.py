@@ -58,7 +58,7 @@ class Meters:
         return True
 
     def event(self, said: Object) -> Object:
-        now = self._clock.now()
+        now = self._books.time()
         self._identifiers = {
             one: since for one, since in self._identifiers.items() if now - since < KEPT
         }

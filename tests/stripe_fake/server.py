@@ -1,7 +1,7 @@
 """A small Stripe on a real socket, that fails when it is told to.
 
 Every request is held against Stripe's OpenAPI document and refused by it as Stripe would; every
-answer is too, and a wrong one of ours is an error of the test.
+answer is too, and a wrong one of ours is an error of the test. So is what should not have left us.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import re
-import socket
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,18 +16,18 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.stripe_fake import forms
+from tests.stripe_fake import broken, forms, scan
 from tests.stripe_fake.books import Books, Problem
 from tests.stripe_fake.clock import Clock
 from tests.stripe_fake.faults import Fault
-from tests.stripe_fake.idempotency import Answer, KeyInUse, KeyMismatch, Keys
+from tests.stripe_fake.idempotency import KEPT, Answer, KeyInUse, KeyMismatch, Keys
 from tests.stripe_fake.meters import Meters
 from tests.stripe_fake.openapi import Spec
 from tests.stripe_fake.webhooks import Webhooks
 
 API_KEY = "sk_test_of_the_fake"
 RETRY_AFTER_S = 7
-UNDER_WAY_AT_MOST = timedelta(hours=1)
+UNDER_WAY_AT_MOST = timedelta(minutes=1)
 
 
 @dataclass
@@ -55,6 +53,7 @@ class FakeStripe:
         self.choose: Callable[[], Fault | None] = lambda: None
         self.seen: list[Seen] = []
         self.wrong: list[str] = []
+        self.leaks: list[str] = []  # what arrived and must not leave us
         self._spec = spec
         self._keys = Keys(clock)
         self._late: dict[str, tuple[str, dict[str, Any], datetime]] = {}
@@ -82,24 +81,27 @@ class FakeStripe:
         self._carry_out_late(UNDER_WAY_AT_MOST)
         text = await request.text() if method == "post" else request.rel_url.raw_query_string
         params = forms.parse(text)
-        self.seen.append(Seen(method, path, dict(request.headers), text, params))
+        headers = dict(request.headers)
+        self.seen.append(Seen(method, path, headers, text, params))
+        self.leaks += scan.leaks(path, headers, text, params)
         refusal = self._refusal(request, method, path, params)
         if refusal is not None:
             return _respond(refusal)
         fault = self.faults.pop(0) if self.faults else self.choose()
         if fault is Fault.LOSE_REQUEST:
-            return _reset(request)
+            return broken.reset(request)
         if fault is Fault.TIME_OUT_BEFORE:
             return await self._hold()
-        if fault is Fault.RATE_LIMIT:
-            limited = _problem(429, "rate_limit")
-            return _respond(limited, {"Retry-After": str(RETRY_AFTER_S)})
-        if fault is Fault.AWAY:
-            return _respond(_problem(503, "api_error", "api_error"))
+        if fault in _TURNED_AWAY:
+            return _TURNED_AWAY[fault]()
         if path == "/v1/billing/meter_events" and not await self.meters.alone(params):
             return _respond(_problem(429, "lock_timeout"))
         if method == "post":
             return await self._once(request, path, params, fault)
+        if fault in (Fault.FAIL_BEFORE, Fault.FAIL_AFTER):
+            return _respond(_problem(500, None, "api_error"))
+        if fault is Fault.LATE:
+            return await self._hold()
         return await self._told(request, self._done(method, path, params), fault)
 
     async def _once(
@@ -115,7 +117,7 @@ class FakeStripe:
             self._carry_out_late(timedelta(0))
             return _respond(_problem(409, "idempotency_key_in_use"))
         if kept is not None:
-            return _respond(kept, {"Idempotent-Replayed": "true"})
+            return await self._told(request, kept, fault, {"Idempotent-Replayed": "true"})
         if fault is Fault.LATE:
             self._late[key] = path, params, self.clock.now()
             return await self._hold()
@@ -131,7 +133,8 @@ class FakeStripe:
         for key, (path, params, since) in list(self._late.items()):
             if self.clock.now() - since >= after:
                 del self._late[key]
-                self._keys.end(key, self._done("post", path, params))
+                with self.books.at(self.clock.now() if not after else since + after):
+                    self._keys.end(key, self._done("post", path, params))
 
     def _done(self, method: str, path: str, params: dict[str, Any]) -> Answer:
         """The effect, and what is answered."""
@@ -169,15 +172,25 @@ class FakeStripe:
         return self.meters.summaries(parts[1], params) if parts[1:] else self.meters.listed(params)
 
     async def _told(
-        self, request: web.Request, answer: Answer, fault: Fault | None
+        self,
+        request: web.Request,
+        answer: Answer,
+        fault: Fault | None,
+        headers: dict[str, str] | None = None,
     ) -> web.StreamResponse:
-        if fault is Fault.LOSE_ANSWER:
-            return _reset(request)
+        if fault is Fault.FORGET and request.method == "POST":  # a question has no key
+            self.clock.advance(KEPT)
+        if fault in (Fault.LOSE_ANSWER, Fault.FORGET):
+            return broken.reset(request)
         if fault is Fault.TIME_OUT_AFTER:
             return await self._hold()
-        if fault is Fault.GARBLE:
-            return web.Response(status=502, text="<html>")
-        return _respond(answer)
+        if fault in (Fault.GARBLE, Fault.PORTAL):
+            return broken.page(502 if fault is Fault.GARBLE else 200)
+        if fault is Fault.CUT:
+            return await broken.cut(request, answer)
+        if fault is Fault.TRICKLE:
+            return await broken.trickle(request, answer, self._closing)
+        return _respond(answer, headers)
 
     def _refusal(
         self, request: web.Request, method: str, path: str, params: dict[str, Any]
@@ -223,9 +236,12 @@ def _respond(answer: Answer, headers: dict[str, str] | None = None) -> web.Respo
     return web.json_response(answer.body, status=answer.status, headers=headers)
 
 
-def _reset(request: web.Request) -> web.Response:
-    assert request.transport is not None
-    stream = request.transport.get_extra_info("socket")
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    request.transport.abort()
-    return web.Response()
+# Before anything began, and under no key.
+_TURNED_AWAY: dict[Fault | None, Callable[[], web.Response]] = {
+    Fault.RATE_LIMIT: lambda: _respond(
+        _problem(429, "rate_limit"), {"Retry-After": str(RETRY_AFTER_S)}
+    ),
+    Fault.LOCKED: lambda: _respond(_problem(429, "lock_timeout")),
+    Fault.AWAY: lambda: _respond(_problem(503, "api_error", "api_error")),
+    Fault.EDGE: lambda: broken.page(502),
+}

@@ -14,8 +14,9 @@ import pytest
 
 from ledger.stripe_api import StripeApi
 from tests.ledger.crashes import Crash, CrashingConnection, Tripwire
+from tests.stripe.dying import DyingApi
 from tests.stripe.metered.meters import TYPES, Metered
-from tests.stripe.owed.test_histories import DyingApi, fault_of
+from tests.stripe.owed.test_histories import fault_of
 
 PER_TEST = 3
 ALWAYS, ASKED = 1, 200

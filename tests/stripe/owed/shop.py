@@ -25,6 +25,7 @@ from ledger.stripe_reading import Rest, StripeReading
 from tests.invoices.conftest import Pool
 from tests.stripe_fake.books import Object
 from tests.stripe_fake.clock import Clock
+from tests.stripe_fake.scan import CANARIES
 from tests.stripe_fake.server import FakeStripe
 
 MOST = 400  # looks: more means that it will never be done
@@ -95,7 +96,7 @@ class Shop:
                 one.line_id,
                 Line(
                     kind=one.kind,
-                    description="said by nobody",
+                    description=CANARIES["line"],
                     amount=one.amount,
                     usage_type=one.usage_type,
                     quantity=one.quantity,

@@ -5,54 +5,36 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 from random import Random
 from typing import Any, cast
-from uuid import UUID
 
 import msgspec
 import pytest
 
-from ledger.domain.stripe_invoice import Bill, BilledLine
+from ledger.domain.stripe_invoice import Bill
 from ledger.invoice_actions import NotPossible
 from ledger.stripe_api import StripeApi
 from ledger.stripe_delivery import Delivery
-from tests.ledger.crashes import Crash, CrashingConnection, Tripwire
-from tests.stripe.bills import bill as make
-from tests.stripe.bills import drawn, money
+from tests.ledger.crashes import CrashingConnection, Tripwire
+from tests.stripe.asked import asked
+from tests.stripe.bills import drawn, of_one_line
+from tests.stripe.dying import DyingApi, survived
 from tests.stripe.owed.shop import Shop
 from tests.stripe_fake.faults import Fault
 
 PER_TEST = 8
 ALWAYS, ASKED = 1, 250
+# Time passes between steps, not while the other worker has a request on its way.
+FAULTS = [one for one in Fault if one is not Fault.FORGET]
 HOURS = [0, 0, 0, 1, 12, 23, 24, 30]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A few always; two thousand when asked for, by ``./run test stripe``."""
     if "histories" in metafunc.fixturenames:
-        args = metafunc.config.invocation_params.args
-        asked = any(Path(str(one).partition("::")[0]).name == "stripe" for one in args)
-        firsts = [n * PER_TEST for n in range(ASKED if asked else ALWAYS)]
+        tests = ASKED if asked(metafunc.config) else ALWAYS
+        firsts = [n * PER_TEST for n in range(tests)]
         metafunc.parametrize("histories", [range(n, n + PER_TEST) for n in firsts], ids=str)
-
-
-class DyingApi:
-    """Stripe as a worker sees it that is killed before or after a call: it never hears more."""
-
-    def __init__(self, inner: Any, wire: Tripwire) -> None:
-        self._inner, self._wire = inner, wire
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-
-        async def call(*args: Any, **options: Any) -> Any:
-            try:
-                return await self._wire.around(name, lambda: found(*args, **options))
-            except Crash as crash:
-                raise asyncio.CancelledError from crash
-
-        return call
 
 
 def dying(shop: Shop, connection: Any, wire: Tripwire) -> Delivery:
@@ -66,9 +48,8 @@ async def test_a_worker_killed_at_any_await_is_finished_by_the_next(shop: Shop) 
         await shop.issue(bill)
         wire = Tripwire(len(places))
         worker = dying(shop, shop.connections[0], wire)
-        with suppress(Crash, asyncio.CancelledError):
-            while await worker.run_once():
-                pass
+        while await survived(worker.run_once()):
+            pass
         await shop.connections[0].reset()  # as the end of its process does
         places += [wire.name] if wire.tripped else []
         await shop.deliver()
@@ -79,16 +60,11 @@ async def test_a_worker_killed_at_any_await_is_finished_by_the_next(shop: Shop) 
     assert (await shop.events())["invoice_delivered"] == len(places) + 1
 
 
-def of_one_line(seed: int) -> Bill:
-    usage = BilledLine(line_id=UUID(int=seed + 1), kind="usage", amount=money(seed + 1))
-    return make((usage,), seed)
-
-
 def fault_of(random: Random) -> Fault | None:
     """Two of five requests meet one; those that a test must wait for are rare."""
     if random.randrange(5) > 1:
         return None
-    fault = random.choice(list(Fault))
+    fault = random.choice(FAULTS)
     return None if fault.waits and random.randrange(6) else fault
 
 
@@ -96,6 +72,7 @@ async def test_any_history_of_faults_kills_and_voids_leaves_every_object_once(
     shop: Shop, hasty: StripeApi, histories: range
 ) -> None:
     patient, shop.api = shop.api, hasty  # what never comes is not waited for
+    shop.fake.books.lists_behind = timedelta(minutes=1)
     for seed in histories:
         random = Random(seed)
         bills = bills_of(random, seed)
@@ -106,6 +83,7 @@ async def test_any_history_of_faults_kills_and_voids_leaves_every_object_once(
         shop.fake.choose = lambda: None
         await shop.deliver()
         await check(shop, bills, voided)
+        shop.clock.advance(shop.fake.books.lists_behind)
         report = await shop.compared(patient)
         assert (report.findings, report.on_their_way, report.not_compared) == ([], [], [])
 
@@ -132,7 +110,7 @@ class History:
             wire = Tripwire(random.randrange(60))
             one = dying(shop, shop.connections[0], wire)
             other = shop.worker(shop.connections[1], random=random)
-            await asyncio.gather(survived(one), other.run_once())
+            await asyncio.gather(survived(one.run_once()), other.run_once())
             await shop.connections[0].reset()  # as the end of its process does
             if not random.randrange(25):
                 await self._void(random.choice(self._bills))
@@ -143,11 +121,6 @@ class History:
         with suppress(NotPossible):
             await self._shop.void(bill.invoice_id)
             self._voided.add(bill.number)
-
-
-async def survived(worker: Delivery) -> None:
-    with suppress(Crash, asyncio.CancelledError):
-        await worker.run_once()
 
 
 async def check(shop: Shop, bills: list[Bill], voided: set[str]) -> None:

@@ -34,7 +34,7 @@ class Till:
 
     def __init__(self, months: Months, fake: FakeStripe, clock: Clock, api: Any) -> None:
         self.months, self.fake, self.clock = months, fake, clock
-        self.sql = months.sql
+        self.sql, self.api = months.sql, api
         self.work = self.worker(api)
         self.stripe_id = ""
         self.invoice_id = UUID(int=0)
@@ -46,7 +46,8 @@ class Till:
 
     async def open(self, user: str = "ada") -> None:
         await self.months.create(user, "pro")
-        self.invoice_id, self.stripe_id = await self.deliver((await self.months.invoices())[-1])
+        [invoice] = [one for one in await self.months.invoices() if one.user_id == dev_uuid(user)]
+        self.invoice_id, self.stripe_id = await self.deliver(invoice)
 
     async def deliver(self, invoice: Invoice) -> tuple[UUID, str]:
         """As the delivery would: what Stripe tells of that is of no interest here."""

@@ -15,7 +15,7 @@ import pytest
 from ledger import db, loops, store
 from ledger.domain.stripe_event import StripeEvent, parse
 from ledger.domain.stripe_invoice import Ids
-from ledger.payments import LEASE, POLL
+from ledger.payments import FORGET, KEPT, LEASE, POLL
 from ledger.settings import Secret, Settings
 from ledger.stripe_api import StripeObject
 from ledger.wishes import Wish
@@ -279,6 +279,29 @@ async def deliver(till: Till, order: tuple[StripeEvent, ...], random: Random) ->
         if not random.randrange(3):
             await work.run_once(till.months.now, till.clock.now())
     await work.run_once(till.months.now, till.clock.now())
+
+
+async def test_what_was_told_is_forgotten_after_90_days_and_what_came_of_it_is_not(
+    till: Till,
+) -> None:
+    for _ in range(2):
+        till.fail()
+        await till.tell()
+        await till.look()
+    count = "SELECT COUNT(*) FROM stripe_events"
+    till.clock.advance(KEPT)
+    await till.work.run_once(till.months.now, till.clock.now())
+    assert await till.sql.fetchval(count) == 2
+    await till.sql.execute(
+        "UPDATE stripe_events SET done_at = NULL WHERE event_id ="
+        " (SELECT MIN(event_id) FROM stripe_events)"
+    )
+    till.clock.advance(FORGET)
+    till.fake.choose = lambda: Fault.AWAY
+    await till.work.run_once(till.months.now, till.clock.now())
+    assert await till.sql.fetchval(count) == 1, "what nobody has seen to stays"
+    assert await store.payments.outcomes(till.sql) == {"failed": 2}
+    assert await till.audit("payment_failed") == 2
 
 
 async def test_two_ledgers_make_one_effect(till: Till, database_url: str) -> None:
