@@ -14,6 +14,7 @@ from joserfc.jwk import KeySet
 from gateway import metrics
 from gateway.accounts import Accounts
 from gateway.admission import Admission
+from gateway.agreements import Agreements
 from gateway.auth import Authenticator
 from gateway.backlog import Backlog
 from gateway.catalogue import Catalogue
@@ -26,6 +27,7 @@ from gateway.invoice_handlers import InvoiceHandlers
 from gateway.invoices import Invoices
 from gateway.lane import Lanes
 from gateway.lookback import LookBack
+from gateway.metadata import MetadataGuard
 from gateway.organization_handlers import OrganizationHandlers
 from gateway.organizations import Organizations
 from gateway.plan_migrations import PlanMigrations
@@ -128,7 +130,9 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
     authenticator = Authenticator(
         keys, DEV_ISSUER, settings.auth_audience, anonymous=settings.is_dev
     )
-    usage = Usage(admission, accounts, usage_types)
+    agreements = Agreements(pool)
+    metadata = MetadataGuard(settings.metadata_keys, agreements)
+    usage = Usage(admission, accounts, usage_types, metadata)
     quotas = Quotas(admission, accounts, usage_types)
     superseder = Superseder(scripts, settings.default_tier, settings.partitions)
     backlog = Backlog(settings.undrained_cap)
@@ -153,7 +157,7 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
             Catalogue(desk, usage_types, settings.default_tier),
             PlanMigrations(desk, now),
         ),
-        OrganizationHandlers(authenticator, Organizations(accounts, desk, now)),
+        OrganizationHandlers(authenticator, Organizations(accounts, agreements, desk, now)),
         InvoiceHandlers(authenticator, Invoices(accounts, desk, subscriptions, now)),
         SubscriptionHandlers(
             authenticator,

@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from ledger.domain.metadata_keys import Key, declared
+
 T = TypeVar("T", bound=str)
 ProfileName = Literal["dev-fast", "default", "replicated"]
 
@@ -69,6 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stripe_api_base: str | None = None
     stripe_webhook_secrets: tuple[Secret, ...] = ()
     auth_audience: str = "billing"
+    metadata_keys: Mapping[str, Key] = {}
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property
@@ -110,6 +113,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         stripe_api_base=_stripe_base(read),
         stripe_webhook_secrets=_webhook_secrets(read),
         auth_audience=read.text("AUTH_AUDIENCE", "billing"),
+        metadata_keys=_metadata_keys(read),
         log_level=read.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
     )
     if settings.test_clock and not settings.is_dev:
@@ -177,6 +181,14 @@ def _webhook_secrets(read: _Reader) -> tuple[Secret, ...]:
             "STRIPE_WEBHOOK_SECRET", "must be a signing secret of Stripe's (whsec_...), or two: a,b"
         )
     return tuple(Secret(one) for one in secrets)
+
+
+def _metadata_keys(read: _Reader) -> Mapping[str, Key]:
+    given = read.optional("METADATA_KEYS")
+    try:
+        return {} if given is None else declared(given)
+    except ValueError as error:
+        raise SettingError("METADATA_KEYS", str(error)) from None
 
 
 def _is_loopback(host: str) -> bool:
