@@ -37,8 +37,10 @@ Identifier = Literal[
 
 # In place of \b, for which _ is a letter: tokens are full of them.
 _B, _E = r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])"
-_NOT_IN_NUMBER, _NO_MORE = r"(?<!\d)(?<!\d[-.])", r"(?![-.]?\d)"
+# The whole of a number: ids that a program made have parts that look like one.
+_WHOLE, _NO_MORE = rf"{_B}(?<!\d[-.])", r"(?![-.]?\d)"
 _TO = r"[\s:=#\"'._/-]{0,4}"  # from a word to what it stands for
+_APART = _TO.replace("0", "1")  # ... where the word is short enough to be in an id by chance
 _NO = r"(?:[ _-]?(?:number|num|no|ident|id|\#))"
 
 
@@ -83,7 +85,7 @@ _L, _LN = r"[AC-HJKMNP-RT-Y]", r"[AC-HJKMNP-RT-Y0-9]"
 _MBI = rf"[1-9]{_L}{_LN}\d-?{_L}{_LN}\d-?{_L}{{2}}\d\d"
 # Categories of ICD-10-CM that exist. V, W and X are told by their last letter: V10.2 is a version.
 _CODE = (
-    r"(?:(?:[A-CE-JL-OQRYZ]\d\d|D[0-8]\d|K[0-8]\d|K9[0-5]|P[0-8]\d|P9[1-46]|S\d\d|T[0-8]\d|U07"
+    r"(?:(?:[A-CFGIJL-OQRYZ]\d\d|[DE][0-8]\d|H[0-8]\d|H9[0-5]|K[0-8]\d|K9[0-5]|P[0-8]\d|P9[1-46]|S\d\d|T[0-8]\d|U07"
     r"|C4A|C7[AB]|D3A|M1A|O9A|Z3A)\.[0-9A-Z]{1,4}|[VWX]\d\d\.[0-9X]{1,3}[ADS])"
 )
 _CARD = (
@@ -152,9 +154,9 @@ DETECTORS: tuple[Detector, ...] = (
         rf"{_B}(?:ssn|ss\#|itin|social[ _-]?security{_NO}?){_NO}?(?: is)?{_TO}"
         rf"\d{{3}}[-. _]?\d\d[-. _]?\d{{4}}{_E}",
         rf"{_B}(?:xxx|\*{{3}})[-. ](?:xx|\*\*)[-. ]\d{{4}}{_E}",
-        rf"{_NOT_IN_NUMBER}(?!000|666|9)\d{{3}}( ?[-. _] ?)(?!00)\d\d\1(?!0000)\d{{4}}{_NO_MORE}",
+        rf"{_WHOLE}(?!000|666|9)\d{{3}}( ?[-. _] ?)(?!00)\d\d\1(?!0000)\d{{4}}{_NO_MORE}",
         # Of a taxpayer without one:
-        rf"{_NOT_IN_NUMBER}9\d\d([-. _])(?:5\d|6[0-5]|7\d|8[0-8]|9[0-24-9])\1\d{{4}}{_NO_MORE}",
+        rf"{_WHOLE}9\d\d([-. _])(?:5\d|6[0-5]|7\d|8[0-8]|9[0-24-9])\1\d{{4}}{_NO_MORE}",
     ),
     *_form("health plan number", rf"{_B}{_MBI}{_E}", flags=0),
     *_form(
@@ -173,8 +175,8 @@ DETECTORS: tuple[Detector, ...] = (
     *_form(
         "date",
         rf"{_B}{_OF_A_DATE}(?:[ _-]?date)?(?: (?:on|is|was|in))?{_TO}\(?{_DATE}(?!\d)",
-        rf"{_NOT_IN_NUMBER}{_PAST}([-/.]){_MM}\1{_DD}{_NO_MORE}",
-        rf"{_NOT_IN_NUMBER}(?:{_MM}([-/.]){_DD}\1|{_DD}([-/.]){_MM}\2){_PAST}{_NO_MORE}",
+        rf"{_WHOLE}{_PAST}([-/.]){_MM}\1{_DD}{_NO_MORE}",
+        rf"{_WHOLE}(?:{_MM}([-/.]){_DD}\1|{_DD}([-/.]){_MM}\2){_PAST}{_NO_MORE}",
         rf"{_B}{_MONTH} ?{_DD}{_TH},? {{0,2}}{_PAST}(?!\d)",
         rf"(?<!\d){_DD}{_TH}[ -]?{_MONTH},?[ -]?{_PAST}(?!\d)",
         rf"\A{_PAST}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\Z",
@@ -195,7 +197,7 @@ DETECTORS: tuple[Detector, ...] = (
     ),
     *_form(
         "phone number",
-        rf"{_NOT_IN_NUMBER}(?:\({_AREA}\) ?|{_AREA}[-.]){_LINE.replace('?', '')}{_NO_MORE}",
+        rf"{_WHOLE}(?:\({_AREA}\) ?|{_AREA}[-.]){_LINE.replace('?', '')}{_NO_MORE}",
         rf"\+1[ .-]?\(?{_AREA}\)?[ .-]?{_LINE}(?!\d)",
         r"\+[2-9]\d{0,2}[ .-]\d{1,4}(?:[ .-]\d{2,4}){2,4}(?!\d)",
         rf"{_B}(?:tele)?(?:phone|tel|cell|mobile|call(?:ed)?(?: back)?|fax|ph){_NO}?[:.]?"
@@ -203,9 +205,9 @@ DETECTORS: tuple[Detector, ...] = (
     ),
     *_form(
         "account number",
-        rf"{_NOT_IN_NUMBER}{_CARD}([ -]?)\d{{4}}\1\d{{4}}\1\d{{4}}(?![ -]?\d)",
-        rf"{_NOT_IN_NUMBER}3[47]\d\d([ -]?)\d{{6}}\1\d{{5}}(?![ -]?\d)",
-        rf"{_NOT_IN_NUMBER}3(?:0[0-5]|[68]\d)\d([ -]?)\d{{6}}\1\d{{4}}(?![ -]?\d)",
+        rf"{_WHOLE}{_CARD}([ -]?)\d{{4}}\1\d{{4}}\1\d{{4}}(?![ -]?\d)",
+        rf"{_WHOLE}3[47]\d\d([ -]?)\d{{6}}\1\d{{5}}(?![ -]?\d)",
+        rf"{_WHOLE}3(?:0[0-5]|[68]\d)\d([ -]?)\d{{6}}\1\d{{4}}(?![ -]?\d)",
         check=luhn,
     ),
     *_form(
@@ -221,13 +223,14 @@ DETECTORS: tuple[Detector, ...] = (
     *_form("vehicle", rf"{_B}[A-HJ-NPR-Z0-9]{{13}}\d{{4}}{_E}", check=_vin, flags=0),
     *_form(
         "vehicle",
-        rf"{_B}(?:(?:licen[cs]e|number|registration)[ _-]?plate|vin){_NO}?{_TO}"
+        rf"{_B}vin{_NO}?{_TO}[A-HJ-NPR-Z0-9]{{17}}{_E}",
+        rf"{_B}(?:licen[cs]e|number|registration)[ _-]?plate{_NO}?{_TO}"
         r"(?=[A-Z -]{0,6}\d)[A-Z0-9]{2,4}[ -]?[A-Z0-9]{2,13}",
     ),
     *_form(
         "device",
         rf"{_B}(?:(?:serial|imei|udi|s/n){_NO}?"
-        rf"|(?:device|implant|pacemaker)(?:[ _-]?serial)?{_NO}?){_TO}"
+        rf"|(?:device|implant|pacemaker)(?:[ _-]?serial)?{_NO}?){_APART}"
         rf"(?=(?:[A-Z-]{{0,6}}\d){{5}})[A-Z0-9-]{{5}}",
         r"\(01\)\d{14}",  # as labels of medical devices have it (GS1)
         rf"{_B}[0-9A-F]{{2}}([:-])(?:[0-9A-F]{{2}}\1){{4}}[0-9A-F]{{2}}(?![\w:-])",
@@ -245,7 +248,7 @@ DETECTORS: tuple[Detector, ...] = (
     *_form("diagnosis code", rf"{_B}{_CODE}(?![A-Za-z0-9]|\.\d|-\d)", flags=0),
     *_form(
         "diagnosis code",
-        rf"{_B}(?:icd(?:[ -]?10)?(?:-?cm)?|dx|diagnosis)(?:[ _-]?code)?{_TO}"
+        rf"{_B}(?:icd(?:[ -]?10)?(?:-?cm)?|dx|diagnosis)(?:[ _-]?code)?{_APART}"
         rf"[A-TV-Z]\d[0-9A-B]\.?[0-9A-Z]{{0,4}}{_E}",
     ),
     *_form(

@@ -40,11 +40,11 @@ def redacted(text: str, allowed: Set[Identifier] = NONE) -> str:
     if not spans:
         return text
     parts, at = [], 0
-    for start, end in spans:
-        start, end = _whole_words(plain, start, end)
-        if start >= at:
+    for found_at, end in spans:
+        if found_at >= at:
+            start, end = _whole_words(plain, found_at, end)
             parts += [plain[at:start], REDACTED]
-        at = max(at, end)
+            at = end
     return "".join([*parts, plain[at:]])
 
 
@@ -95,9 +95,9 @@ _WORDS = frozenset(
     _LETTERS.findall("""
     account acct admission admitted age aged ave avenue beneficiary biometric biometrics birth
     birthdate birthday blvd born boulevard box bmp call called cell certificate chart cir circle
-    court ct dcm deceased device dicom died discharge discharged dob dod dos dr drive driver
-    drivers dx encounter face faceprint fax finger fingerprint firstname ftp fullname gif group
-    health heic hicn highway http https hwy iban icd image imei implant insurance iris itin jpeg
+    court ct dcm deceased device diagnosis dicom died discharge discharged dob dod dos dr drive
+    driver drivers dx encounter face faceprint fax finger fingerprint firstname ftp fullname gif
+    group health heic hicn highway http https hwy iban icd image imei implant insurance iris itin jpeg
     jpg lane lastname licence license ln mbi medicaid medical medicare member miss mobile mr mrn
     mrs ms name number old pacemaker palm parkway passport patient patientname ph phone pkwy pl
     place plan plate png policy pt rd registration retina retinal road routing serial social ss ssn
@@ -109,14 +109,13 @@ _WORDS = frozenset(
 )
 _FORM = re.compile(
     r"@|\+0|\(00|\*\*\*|\A0{8}\Z|, [A-Z]{2} 00000"
-    r"|000 ?[-._ ] ?00 ?[-._ ] ?0000|000[-.]000[-. ]0000"
-    r"|(?<!0)0000[-/.]00?[-/.]0|(?<!0)00?[-/.]00?[-/.]0000(?!0)"
-    r"|0000([ -]?)(?:0000\1|00)0000\1?0000"
+    r"|(?<![A-Za-z0])(?:000 ?[-._ ] ?00 ?[-._ ] ?0000|000[-.]000[-. ]0000"
+    r"|0000[-/.]00?[-/.]0|00?[-/.]00?[-/.]0000(?!0)|0000([ -]?)(?:0000\1|00)0000\1?0000)"
     r"|0\.0{1,3}\.0{1,3}\.0"
     r"|0[A-Za-z][A-Za-z0]0-?[A-Za-z][A-Za-z0]0-?[A-Za-z]{2}00"
     r"|[A-HJ-NPR-Z0]{13}0000|[A-Z]0[0AB]\.[0A-Z]"
     r"|[0A-Fa-f]:[0A-Fa-f]{0,4}:|[0A-Fa-f]{2}-[0A-Fa-f]{2}-[0A-Fa-f]{2}-"
-    r"|d\.o\.b|a/c|s/n"
+    r"|(?i:d\.o\.b|a/c|s/n)"
     r"|0(?: ?[-_] ?| )0(?: ?[-_] ?| )0(?: ?[-_] ?| )0(?: ?[-_] ?| )0"
 )
 
