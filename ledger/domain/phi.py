@@ -93,18 +93,18 @@ _ZEROS = str.maketrans("123456789", "000000000")
 _LETTERS = re.compile("[a-z]+")
 _WORDS = frozenset(
     _LETTERS.findall("""
-    account acct admission admitted age aged ave avenue beneficiary biometric biometrics birth
-    birthdate birthday blvd born boulevard box bmp call called cell certificate chart cir circle
-    court ct dcm deceased device diagnosis dicom died discharge discharged dob dod dos dr drive
-    driver drivers dx encounter face faceprint fax finger fingerprint firstname ftp fullname gif
-    group health heic hicn highway http https hwy iban icd image imei implant insurance iris itin jpeg
-    jpg lane lastname licence license ln mbi medicaid medical medicare member miss mobile mr mrn
-    mrs ms name number old pacemaker palm parkway passport patient patientname ph phone pkwy pl
-    place plan plate png policy pt rd registration retina retinal road routing serial social ss ssn
-    st street subscriber surname tel telephone terrace tif tiff udi vin voice voiceprint way webp
-    www xxx y yo zip
-    jan feb mar apr may jun jul aug sep sept oct nov dec january february march april june july
-    august september october november december
+    account acct admission admitted age aged apr april aug august ave avenue beneficiary
+    biometric biometrics birth birthdate birthday blvd bmp born boulevard box call called
+    cell certificate chart cir circle court ct dcm dec deceased december device diagnosis
+    dicom died discharge discharged dob dod dos dr drive driver drivers dx encounter face
+    faceprint fax feb february finger fingerprint firstname ftp fullname gif group health
+    heic hicn highway http https hwy iban icd image imei implant insurance iris itin jan
+    january jpeg jpg jul july jun june lane lastname licence license ln mar march may mbi
+    medicaid medical medicare member miss mobile mr mrn mrs ms name nov november number oct
+    october old pacemaker palm parkway passport patient patientname ph phone pkwy pl place
+    plan plate png policy pt rd registration retina retinal road routing sep sept september
+    serial social ss ssn st street subscriber surname tel telephone terrace tif tiff udi vin
+    voice voiceprint way webp www xxx y yo zip
     """)
 )
 _FORM = re.compile(
