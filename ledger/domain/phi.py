@@ -104,20 +104,33 @@ _WORDS = frozenset(
     october old pacemaker palm parkway passport patient patientname ph phone pkwy pl place
     plan plate png policy pt rd registration retina retinal road routing sep sept september
     serial social ss ssn st street subscriber surname tel telephone terrace tif tiff udi vin
-    voice voiceprint way webp www xxx y yo zip
+    voice voiceprint way webp www xxx yo zip
     """)
 )
-_FORM = re.compile(
-    r"@|\+0|\(00|\*\*\*|\A0{8}\Z|, [A-Z]{2} 00000"
-    r"|(?<![A-Za-z0])(?:000 ?[-._ ] ?00 ?[-._ ] ?0000|000[-.]000[-. ]0000"
-    r"|0000[-/.]00?[-/.]0|00?[-/.]00?[-/.]0000(?!0)|0000([ -]?)(?:0000\1|00)0000\1?0000)"
-    r"|0\.0{1,3}\.0{1,3}\.0"
-    r"|0[A-Za-z][A-Za-z0]0-?[A-Za-z][A-Za-z0]0-?[A-Za-z]{2}00"
-    r"|[A-HJ-NPR-Z0]{13}0000|[A-Z]0[0AB]\.[0A-Z]"
-    r"|[0A-Fa-f]:[0A-Fa-f]{0,4}:|[0A-Fa-f]{2}-[0A-Fa-f]{2}-[0A-Fa-f]{2}-"
-    r"|(?i:d\.o\.b|a/c|s/n)"
-    r"|0(?: ?[-_] ?| )0(?: ?[-_] ?| )0(?: ?[-_] ?| )0(?: ?[-_] ?| )0"
-)
+_ONE_BY_ONE = r"0(?: ?[-_] ?| )0(?: ?[-_] ?| )0(?: ?[-_] ?| )0(?: ?[-_] ?| )0"
+# Each behind a sign without which it cannot be: looking for that costs next to nothing.
+_FORMS = [
+    (sign, re.compile(form))
+    for sign, form in (
+        ("@", "@"),
+        ("+0", r"\+0"),
+        ("(00", r"\(00"),
+        ("***", r"\*\*\*"),
+        (
+            "0000",
+            r"\A0{8}\Z|, [A-Z]{2} 00000|[A-HJ-NPR-Z0]{13}0000"
+            r"|(?<![A-Za-z0])(?:000 ?[-._ ] ?00 ?[-._ ] ?0000|000[-.]000[-. ]0000"
+            r"|0000[-/.]00?[-/.]0|00?[-/.]00?[-/.]0000(?!0)|0000([ -]?)(?:0000\1|00)0000\1?0000)",
+        ),
+        (".", r"0\.0{1,3}\.0{1,3}\.0|[A-Z]0[0AB]\.[0A-Z]|(?i:d\.o\.b)"),
+        ("/", "(?i:a/c|s/n|y/o)"),
+        (":", "[0A-Fa-f]:[0A-Fa-f]{0,4}:"),
+        ("-", rf"[0A-Fa-f]{{2}}-[0A-Fa-f]{{2}}-[0A-Fa-f]{{2}}-|{_ONE_BY_ONE}"),
+        (" ", _ONE_BY_ONE),
+        ("_", _ONE_BY_ONE),
+        ("0", "0[A-Za-z][A-Za-z0]0-?[A-Za-z][A-Za-z0]0-?[A-Za-z]{2}00"),
+    )
+]
 
 
 @lru_cache(maxsize=8192)
@@ -127,4 +140,4 @@ def _may_hold(shape: str) -> bool:
         return False  # words alone; names and labels need more
     if not _WORDS.isdisjoint(_LETTERS.findall(shape.lower())):
         return True
-    return _FORM.search(shape) is not None
+    return any(sign in shape and form.search(shape) for sign, form in _FORMS)
