@@ -177,8 +177,8 @@ DETECTORS: tuple[Detector, ...] = (
         rf"{_B}{_OF_A_DATE}(?:[ _-]?date)?(?: (?:on|is|was|in))?{_TO}\(?{_DATE}(?!\d)",
         rf"{_WHOLE}{_PAST}([-/.]){_MM}\1{_DD}{_NO_MORE}",
         rf"{_WHOLE}(?:{_MM}([-/.]){_DD}\1|{_DD}([-/.]){_MM}\2){_PAST}{_NO_MORE}",
-        rf"{_B}{_MONTH} ?{_DD}{_TH},? {{0,2}}{_PAST}(?!\d)",
-        rf"(?<!\d){_DD}{_TH}[ -]?{_MONTH},?[ -]?{_PAST}(?!\d)",
+        rf"{_B}{_MONTH}[ -]{_DD}{_TH},?[ -]{{1,2}}{_PAST}{_E}",
+        rf"{_B}{_DD}{_TH}[ -]?{_MONTH},?[ -]?{_PAST}{_E}",
         rf"\A{_PAST}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\Z",
     ),
     *_form(
