@@ -4,7 +4,8 @@
   `routes` lists all by subject (each a `route`), `handlers` and `subscription_handlers` (by `http`)
   take the others; `auth` (a package) and `accounts` say who asks for whom; `usage` (with
   `metadata`), `quotas`, `subscriptions`, `usage_list`, `corrections` and `probes` (with `backlog`)
-  answer; `known` and `usage_types` remember the ledger
+  answer; `known`, `usage_types` and `agreements` remember the ledger; `guard` keeps health
+  information out of texts
 - subscriptions: `subscription_changes` begins and changes them, in words of `subscription_messages`
   and `subscription_answers`
 - `once`: the idempotency keys of changes by finance

@@ -9,6 +9,7 @@ from uuid import UUID
 from msgspec import UNSET, UnsetType
 
 from gateway.auth import Action, Principal, Reach
+from gateway.guard import refuse_phi
 from gateway.known import Unknown
 from gateway.problems import Kind, Problem, unavailable
 from ledger import clock, db, store
@@ -34,9 +35,12 @@ class Accounts:
     def identify(self, text: str, what: str, kind: Kind = Kind.INVALID_REQUEST) -> UUID:
         """The UUID a caller means. In dev a readable name stands for a stable one."""
         try:
-            return dev_uuid(text) if self._readable_names else parse(text)
+            return parse(text)
         except ValueError:
-            raise Problem(kind, f"{what} must be a UUID") from None
+            refuse_phi(what, text)
+        if not self._readable_names:
+            raise Problem(kind, f"{what} must be a UUID")
+        return dev_uuid(text)
 
     def optional(self, text: str | UnsetType | None, kind: Kind) -> UUID | None:
         if text is None or text is UNSET:

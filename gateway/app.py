@@ -14,6 +14,7 @@ from joserfc.jwk import ECKey
 from gateway import metrics
 from gateway.accounts import Accounts
 from gateway.admission import Admission
+from gateway.agreements import Agreements
 from gateway.auth import Authenticator
 from gateway.auth.wiring import Authentication
 from gateway.backlog import Backlog
@@ -26,6 +27,7 @@ from gateway.invoice_handlers import InvoiceHandlers
 from gateway.invoices import Invoices
 from gateway.lane import Lanes
 from gateway.lookback import LookBack
+from gateway.metadata import MetadataGuard
 from gateway.organization_handlers import OrganizationHandlers
 from gateway.organizations import Organizations
 from gateway.plan_migrations import PlanMigrations
@@ -129,7 +131,9 @@ def wire(settings: Settings, dev_key: ECKey | None) -> Wired:
     usage_types = UsageTypes(pool)
     authentication = Authentication(settings.auth, dev_key if settings.is_dev else None)
     authenticator = authentication.authenticator
-    usage = Usage(admission, accounts, usage_types)
+    agreements = Agreements(pool)
+    metadata = MetadataGuard(settings.metadata_keys, agreements)
+    usage = Usage(admission, accounts, usage_types, metadata)
     quotas = Quotas(admission, accounts, usage_types)
     superseder = Superseder(scripts, settings.default_tier, settings.partitions)
     backlog = Backlog(settings.undrained_cap)
@@ -152,7 +156,7 @@ def wire(settings: Settings, dev_key: ECKey | None) -> Wired:
             Catalogue(desk, usage_types, settings.default_tier),
             PlanMigrations(desk, now),
         ),
-        OrganizationHandlers(Organizations(accounts, desk, now)),
+        OrganizationHandlers(Organizations(accounts, agreements, desk, now)),
         InvoiceHandlers(Invoices(accounts, desk, subscriptions, now)),
         SubscriptionHandlers(
             subscriptions,

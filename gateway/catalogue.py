@@ -16,6 +16,7 @@ from gateway.catalogue_messages import (
     plan_decoder,
     usage_type_decoder,
 )
+from gateway.guard import refuse_phi
 from gateway.messages import decode, encoder
 from gateway.nested import decode_nested
 from gateway.problems import Kind, Problem, unavailable
@@ -66,6 +67,7 @@ class Catalogue:
         """`PUT /plans/{tier}`: a new version, unless the newest says the same."""
         principal.reach(Action.CHANGE)
         plan = decode_nested(plan_decoder, body, Plan, "the body")
+        refuse_phi("name", plan.name)
         if plan.tier != tier:
             raise Problem(Kind.INVALID_REQUEST, "tier is not the one in the path")
         try:
@@ -113,6 +115,7 @@ class Catalogue:
             )
         asked = decode(usage_type_decoder, body)
         about = None if asked.description is UNSET else asked.description
+        refuse_phi("description", about or "")
         try:
             said = await catalogue.put_usage_type(
                 self._pool,

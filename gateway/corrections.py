@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from gateway.auth import Action, Principal
+from gateway.guard import refuse_phi
 from gateway.messages import Quantity, Request, Response, decode, encoder
 from gateway.problems import Kind, Problem, unavailable
 from gateway.subscription_changes import Now
@@ -86,6 +87,7 @@ class UsageCorrections:
             raise Problem(Kind.INVALID_REQUEST, "an Idempotency-Key is needed")
         if not asked.reason.isprintable():
             raise Problem(Kind.INVALID_REQUEST, "reason has characters that cannot be printed")
+        refuse_phi("reason", asked.reason)
         try:
             usage_id = ids.parse(usage)
         except ValueError:

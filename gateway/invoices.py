@@ -9,6 +9,7 @@ from uuid import UUID
 
 from gateway.accounts import Accounts
 from gateway.auth import Action, Principal, Reach
+from gateway.guard import refuse_phi
 from gateway.invoice_messages import (
     InvoiceAnswer,
     InvoiceLineAnswer,
@@ -120,6 +121,7 @@ class Invoices:
         """`POST /invoices/{id}/void`."""
         principal.reach(Action.CHANGE)
         reason = decode(reason_decoder, body).reason
+        refuse_phi("reason", reason)
         return await self._acted(
             _uuid(invoice), principal, partial(self._actions.void, reason=reason)
         )
@@ -131,6 +133,7 @@ class Invoices:
         what was answered then."""
         principal.reach(Action.CHANGE)
         asked, invoice_id = decode(credit_decoder, body), _uuid(invoice)
+        refuse_phi("reason", asked.reason)
 
         async def told(connection: db.Executor, done: Invoice) -> Answer:
             lines = await store.invoices.lines(connection, [done.invoice_id])

@@ -37,6 +37,10 @@ UsageType = Annotated[
     str, msgspec.Meta(description="Name of a usage type", pattern="^[a-z][a-z0-9_]{0,49}$")
 ]
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+Metadata = Annotated[
+    dict[str, str],
+    msgspec.Meta(description="Ids and short tokens under known keys; nothing about a patient"),
+]
 # Kept raw: a JSON parser would turn it into a float, or into a Decimal that takes minutes.
 Quantity = msgspec.Raw
 
@@ -48,7 +52,7 @@ class UsageRequest(Request):
     usage_type: UsageType
     quantity: Quantity
     organization_id: OrganizationId | UnsetType | None = UNSET
-    metadata: dict[str, str] | UnsetType | None = UNSET
+    metadata: Metadata | UnsetType | None = UNSET
     idempotency_key: str | UnsetType | None = UNSET
     occurred_at: Instant | UnsetType | None = UNSET
 

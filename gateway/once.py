@@ -28,6 +28,8 @@ def asked_once(
     try:
         key = idempotency_key(header)
     except Problem as problem:
+        if problem.kind is Kind.PHI_REJECTED:
+            raise
         raise Problem(Kind.INVALID_REQUEST, problem.detail) from None
     if key is None:
         return None

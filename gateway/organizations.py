@@ -8,9 +8,12 @@ from uuid import UUID
 from msgspec import UNSET
 
 from gateway.accounts import Accounts
+from gateway.agreements import Agreements
 from gateway.auth import Action, Principal, Reach
+from gateway.guard import OF_A_COMPANY, refuse_phi
 from gateway.messages import decode, encoder
 from gateway.organization_messages import (
+    BillingContact,
     OrganizationAnswer,
     OrganizationList,
     OrganizationListQuery,
@@ -31,8 +34,9 @@ _UNDESCRIBED = Organization(name="")
 class Organizations:
     """The organisation routes, free of HTTP."""
 
-    def __init__(self, accounts: Accounts, pool: db.Pool, now: Now) -> None:
+    def __init__(self, accounts: Accounts, agreements: Agreements, pool: db.Pool, now: Now) -> None:
         self._accounts = accounts
+        self._agreements = agreements
         self._pool = pool
         self._now = now
 
@@ -102,6 +106,7 @@ class Organizations:
             raise unavailable(
                 "the ledger's database does not answer", outcome_unknown=True
             ) from None
+        self._agreements.forget(organization_id)
         return encoder.encode(_stored(made)), is_new, {"ETag": f'"{made.version}"'}
 
 
@@ -119,6 +124,8 @@ def _described(asked: OrganizationRequest, now: datetime) -> Organization:
     if (asked.legal_hold is True) != (reason is not None):
         raise Problem(Kind.INVALID_REQUEST, "legal_hold_reason goes with a legal_hold")
     contact = given(asked.billing_contact)
+    centers = given(asked.cost_centers) or {}
+    _refuse_phi(asked.name, contact, reason, centers)
     return Organization(
         name=asked.name,
         timezone=timezone,
@@ -126,10 +133,24 @@ def _described(asked: OrganizationRequest, now: datetime) -> Organization:
         baa_signed_on=signed_on,
         retention_class=given(asked.retention_class) or "standard",
         legal_hold_reason=reason,
-        cost_centers=given(asked.cost_centers) or {},
+        cost_centers=centers,
         billing_contact=Contact(contact.name, contact.email) if contact else None,
         stripe_customer=given(asked.stripe_customer),
     )
+
+
+def _refuse_phi(
+    name: str, contact: BillingContact | None, reason: str | None, centers: dict[str, str]
+) -> None:
+    """A contact is personal and meant to be: business data, but not a patient's."""
+    refuse_phi("name", name, OF_A_COMPANY)
+    if contact:
+        refuse_phi("billing_contact name", contact.name, OF_A_COMPANY)
+        refuse_phi("billing_contact email", contact.email.replace("@", " "), OF_A_COMPANY)
+    refuse_phi("legal_hold_reason", reason or "")
+    for center, line in centers.items():
+        refuse_phi("cost_centers", center)
+        refuse_phi("cost_centers", line)
 
 
 def _needed(is_admin: bool) -> Problem:

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from ledger.domain import phi
+
 CONTENT_TYPE = "application/problem+json"
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -16,7 +18,7 @@ class Kind(enum.Enum):
 
     INVALID_USAGE = (400, "Invalid usage")
     INVALID_REQUEST = (400, "Invalid request")
-    PHI_REJECTED = (400, "Metadata not allowed")
+    PHI_REJECTED = (400, "Possible health information")
     UNAUTHORIZED = (401, "Unauthorized")
     FORBIDDEN = (403, "Forbidden")
     NOT_FOUND = (404, "Not found")
@@ -60,13 +62,15 @@ class Problem(Exception):
         self.members = members
 
     def document(self, instance: str | None = None) -> dict[str, Any]:
-        """The problem document; `instance` is the path it happened at."""
+        """The problem document; `instance` is the path it happened at, unless somebody wrote
+        into it what identifies a person."""
+        told = instance is not None and phi.identifier(instance) is None
         return {
             "type": f"urn:billing:problem:{self.kind.slug}",
             "title": self.kind.title,
             "status": self.kind.status,
             "detail": self.detail,
-            **({"instance": instance} if instance else {}),
+            **({"instance": instance} if told else {}),
             **self.members,
         }
 

@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from gateway.accounts import Accounts
 from gateway.auth import Action, Principal
+from gateway.guard import refuse_phi
 from gateway.messages import decode, encoder
 from gateway.nested import decode_nested
 from gateway.once import Answer, asked_once, key_reused, replay
@@ -155,7 +156,9 @@ def _overrides(raw: msgspec.Raw | UnsetType) -> Overrides | None:
     """Kept raw until here, because of the objects within."""
     if raw is UNSET:
         return None
-    return decode_nested(overrides_decoder, bytes(raw), Overrides, "overrides")
+    said = decode_nested(overrides_decoder, bytes(raw), Overrides, "overrides")
+    refuse_phi("name in overrides", (said and said.name) or "")
+    return said
 
 
 def given(value: T | UnsetType | None) -> T | None:

@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 from msgspec import UnsetType
 
-from gateway import limits, metadata, metrics
+from gateway import limits, metrics
 from gateway.accounts import Accounts
 from gateway.admission import Admission
 from gateway.auth import Action, Principal
+from gateway.guard import OF_A_PROGRAM, refuse_phi
 from gateway.known import Unknown, knowing
 from gateway.lane import Done
 from gateway.messages import (
@@ -25,6 +26,7 @@ from gateway.messages import (
     encoder,
     usage_decoder,
 )
+from gateway.metadata import MetadataGuard
 from gateway.problems import Kind, Problem
 from gateway.usage_types import UsageTypes
 from ledger import clock
@@ -42,10 +44,17 @@ Decide = Callable[[], tuple[Event, int]]
 class Usage:
     """The usage routes, free of HTTP: bodies in, answers or problems out."""
 
-    def __init__(self, admission: Admission, accounts: Accounts, usage_types: UsageTypes) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        accounts: Accounts,
+        usage_types: UsageTypes,
+        metadata: MetadataGuard,
+    ) -> None:
         self._admission = admission
         self._accounts = accounts
         self._usage_types = usage_types
+        self._metadata = metadata
 
     async def record(
         self, principal: Principal, body: bytes, header_key: str | None
@@ -124,11 +133,11 @@ class Usage:
             units = units_of(bytes(request.quantity), places)
         except QuantityError as error:
             raise Problem(Kind.INVALID_USAGE, str(error)) from None
-        said = request.metadata or None
-        if said:
-            metadata.check(said)
         key = one_key(header_key, request.idempotency_key)
         account = self._accounts.to_record(principal, user_id, organization)
+        said = request.metadata or None
+        if said:
+            self._metadata.check(said, account.organization_id)
         who, occurred = account.who, request.occurred_at or None
         occurred_ms = None if occurred is None else ms_of(occurred)
         payload = Payload(key, occurred_ms, said, principal.subject)
@@ -231,4 +240,5 @@ def _valid_key(key: str) -> str:
         raise Problem(
             Kind.INVALID_USAGE, f"an idempotency key has 1 to {KEY_LENGTH} printable characters"
         )
+    refuse_phi("the idempotency key", key, OF_A_PROGRAM)
     return key

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ledger.auth_settings import AuthSettings, read_auth, require_auth
+from ledger.domain.metadata_keys import Key, declared
 from ledger.variables import Reader, is_loopback
 from ledger.variables import Secret as Secret
 from ledger.variables import SettingError as SettingError
@@ -53,6 +54,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stripe_mode: StripeMode = "invoices"
     stripe_webhook_secrets: tuple[Secret, ...] = ()
     auth: AuthSettings = AuthSettings()
+    metadata_keys: Mapping[str, Key] = {}
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property
@@ -98,6 +100,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         stripe_mode=read.choice("STRIPE_MODE", "invoices", ("invoices", "meters")),
         stripe_webhook_secrets=_webhook_secrets(read),
         auth=read_auth(read, is_dev=environment == "dev"),
+        metadata_keys=_metadata_keys(read),
         log_level=read.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
     )
     if settings.test_clock and not settings.is_dev:
@@ -169,6 +172,14 @@ def _webhook_secrets(read: Reader) -> tuple[Secret, ...]:
             "STRIPE_WEBHOOK_SECRET", "must be a signing secret of Stripe's (whsec_...), or two: a,b"
         )
     return tuple(Secret(one) for one in secrets)
+
+
+def _metadata_keys(read: Reader) -> Mapping[str, Key]:
+    given = read.optional("METADATA_KEYS")
+    try:
+        return {} if given is None else declared(given)
+    except ValueError as error:
+        raise SettingError("METADATA_KEYS", str(error)) from None
 
 
 def redis_url(value: str) -> str:
