@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from gateway import invoice_messages as invoices
-from gateway import messages
 from gateway import subscription_messages as subscriptions
 from gateway.route import BASE, Route
 
@@ -67,7 +66,7 @@ ROUTES: tuple[Route, ...] = (
         name="invoice_line_usage",
         summary="The usage records behind a line, newest first",
         query=invoices.PageQuery,
-        answers={200: messages.UsageList},
+        answers={200: invoices.LineUsageList},
         refuses=(400, 404),
     ),
 )
