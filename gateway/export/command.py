@@ -91,12 +91,9 @@ async def _exported(
 
 
 async def _is_known(connection: db.Connection, organization_id: UUID) -> bool:
-    described = await store.organizations.find(connection, organization_id) is not None
-    return (
-        described
-        or await store.organizations.is_known(connection, organization_id)
-        or bool((await store.export.sums(connection, "usage", organization_id)).records)
-    )
+    if await store.organizations.find(connection, organization_id) is not None:
+        return True
+    return await store.organizations.is_known(connection, organization_id)
 
 
 def _identified(name: str, config: Settings) -> UUID:
