@@ -33,6 +33,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
     except BlockingIOError:
         raise BackupProblem(f"{path} is being written by another export") from None
+    except (ConnectionError, TimeoutError):
+        raise  # of Postgres, not of the disk
     except OSError as error:
         wrong = isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError)
         raise BackupProblem(

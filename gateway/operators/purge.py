@@ -9,6 +9,7 @@ from datetime import date, datetime
 from pathlib import Path
 
 from gateway.backup.key import key_of
+from gateway.backup.problem import BackupProblem
 from gateway.export import month as months
 from gateway.operators.session import DONE, FAILED, Session, add_actor, answer, fail
 from ledger import retention, service_time, store
@@ -95,7 +96,10 @@ def _folder(args: argparse.Namespace, config: Settings) -> Path:
     if args.to is not None:
         return Path(args.to)
     folder = config.data_dir / "purged"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise BackupProblem(f"{folder} cannot be made: {error.strerror}", 2) from None
     return folder
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -52,6 +53,10 @@ class Past:
             pool, pool_used = str(starts), str(self._used[who[:17], starts])
         quota = f"{units} {when} {starts} {pool} {used} {pool_used} - 0 1"
         await self._partition.add(who=who, quota=quota.encode())
+
+    async def repeat(self, usage_id: UUID) -> None:
+        """The same unit once more, counted by a Redis that has forgotten it."""
+        await self._partition.add(id=usage_id.bytes)
 
     async def drained(self) -> None:
         while await self._drain.run_once([0]):

@@ -58,6 +58,7 @@ async def test_a_month_goes_the_day_after_the_last_reason_to_keep_it(past: Past)
 
 async def test_what_is_left_agrees_and_the_archive_has_the_rest(past: Past, tmp_path: Path) -> None:
     assert await past.found() == []
+    usage_id = await past.sql.fetchval("SELECT usage_id FROM usage_records WHERE position = 1")
     done = await purge(past, tmp_path)
     assert await past.months() == ["2010-02 3"]
     assert await past.found() == []
@@ -74,6 +75,11 @@ async def test_what_is_left_agrees_and_the_archive_has_the_rest(past: Past, tmp_
     # The next month goes as well: nothing is left then, and that agrees too.
     await month.purge(past.sql, FEBRUARY, tmp_path, KEY, actor="olga", now=LONG_AFTER)
     assert (await past.months(), await past.found()) == ([], [])
+    # A unit counts once for ever, its record purged or not.
+    await past.repeat(usage_id)
+    await past.drained()
+    assert await past.months() == []
+    assert await past.sql.fetchval("SELECT COUNT(*) FROM usage_refunds") == 1
 
 
 TAMPERING = (
@@ -172,6 +178,15 @@ async def test_the_command_purges_whole_months_and_says_where_they_are(
     assert (
         await operator.done("purge", "--before", "2010-02") == "there is nothing before 2010-02\n"
     )
+    # What cannot be used is one line, and nothing is changed.
+    for words, said in (
+        (["purge", "--before", "2010-03", "--to", folder / "none"], "cannot be written"),
+        (["export", "clinic"], "export needs --out FOLDER"),
+        (["export", "--verify", folder / "none"], "cannot be read"),
+        (["export", "--open", folder], "export needs --out FOLDER"),
+    ):
+        assert said in await operator.refused(*words, exit_code=2)
+    assert await past.months() == ["2010-02 3"]
 
 
 async def test_a_refusal_names_the_organization_and_the_day_and_is_audited(
@@ -203,6 +218,18 @@ async def test_two_purges_at_once_have_one_effect(
         assert await store.retention.hold_purge(other)
         said = await operator.refused("purge", "--before", "2010-02")
         assert said == "another purge is running; wait for it"
+        # While one looks what keeps a month, neither that nor the month changes.
+        await other.execute("SET lock_timeout = '50ms'")
+        async with past.sql.transaction():
+            await store.retention.hold(past.sql, JANUARY)
+            for statement in (
+                "UPDATE organizations SET legal_hold = TRUE, legal_hold_reason = 'x'",
+                "DELETE FROM usage_corrections",
+                "DELETE FROM usage_records_2010_01",
+            ):
+                with pytest.raises(db.LockNotAvailable):
+                    await other.execute(statement)
+        await other.execute("RESET lock_timeout")
         # Even without that lock.
         both = await asyncio.gather(
             *(

@@ -17,6 +17,8 @@ from ledger import retention
 from ledger.domain.ids import dev_uuid
 from ledger.domain.retention import month_after, years_after
 from ledger.reconcile import Reconciler
+from ledger.store import export
+from ledger.store.export import Sums
 from tests.backup.conftest import Operator
 from tests.conftest import Service
 from tests.invoices.conftest import TYPE, Months
@@ -136,6 +138,13 @@ async def test_with_a_key_it_is_sealed_and_opened_with_the_same_key_alone(
         await write(*args)
         raise asyncio.CancelledError
 
+    async def fewer(*args: Any) -> Sums:
+        return Sums(0, {})
+
+    with monkeypatch.context() as patched:
+        patched.setattr(export, "sums", fewer)
+        answer = await operator.refused("export", "clinic", "--out", tmp_path / "half")
+        assert "does not hold what the ledger does" in answer
     monkeypatch.setattr(organization, "_write", half)
     with pytest.raises(asyncio.CancelledError):
         await operator.run("export", "clinic", "--out", tmp_path / "half")
@@ -167,9 +176,20 @@ async def test_a_purged_line_says_where_its_records_are_and_all_still_agrees(
     # What is exported from now on says what it lacks.
     operator = operator_of(months)
     assert (await operator.told("export", "clinic", "--out", tmp_path / "x"))["purged"] == purged
-    # And a retry of a unit that was purged is still no second one.
-    await service.redis.run("FLUSHALL")
-    assert await months.sql.fetchval("SELECT COUNT(*) FROM usage_keys") == 4
+    # What is left is corrected, unless some of its billing period may be gone.
+    usage = await months.use("ada", 5, organization_id="clinic")
+    await service.drained()
+    path, finance = f"/usage/{usage}/corrections", service.token("finance")
+    for key, answer in (("first", 201), ("second", 409)):
+        asked = {"quantity": -1, "reason": "twice"}
+        headers = {**finance, "Idempotency-Key": key}
+        status, said, _ = await service.post(path, asked, headers=headers)
+        assert status == answer, said
+        await months.sql.execute(
+            "INSERT INTO purges VALUES ($1, 0, 'x', 'x', 'test', NOW()) ON CONFLICT DO NOTHING",
+            month_after(first),
+        )
+    assert said["detail"] == "records of its billing period have been purged"
 
 
 async def test_books_are_open_from_exactly_ten_thousand(service: Service) -> None:
