@@ -78,9 +78,7 @@ async def purge(
     """Drops a month whose records are archived, in one transaction. Raises `Kept`, `NotArchived`
     or what Postgres does: then it is all there."""
     async with db.transaction():
-        await store.retention.hold(db, month)
-        if found := await kept(db, month, now):
-            raise Kept(found)
+        await store.retention.hold_month(db, month)
         if await store.export.sums(db, "month", month) != archived.sums:
             raise NotArchived
         done = Purge(month, archived.archive)
@@ -88,6 +86,10 @@ async def purge(
         left = await store.retention.note_kept(db, month)
         for one in left:
             await store.retention.set_kept_head(db, one, await _kept_head(db, month, one))
+        # Only now: what takes long is done, and nobody can put a hold meanwhile.
+        await store.retention.hold_what_keeps(db)
+        if found := await kept(db, month, now):
+            raise Kept(found)
         await store.insert_audit_event(db, "usage_purged", actor, _details(month, archived), now)
         await store.retention.drop(db, month)
 

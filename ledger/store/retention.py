@@ -66,10 +66,14 @@ async def ends(db: Executor, month: date) -> dict[int, int]:
     return {row["partition"]: row["position"] for row in rows}
 
 
-async def hold(db: Executor, month: date) -> None:
-    """Neither the month nor what keeps it changes until this transaction ends."""
-    await db.execute(QUERIES["hold_what_keeps"])
+async def hold_month(db: Executor, month: date) -> None:
+    """No record comes to the month, or goes, until this transaction ends."""
     await db.execute(QUERIES["hold_usage_month"], month)
+
+
+async def hold_what_keeps(db: Executor) -> None:
+    """Nobody puts a hold or asks for a correction until this transaction ends: not for long."""
+    await db.execute(QUERIES["hold_what_keeps"])
 
 
 async def insert(

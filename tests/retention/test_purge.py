@@ -221,7 +221,8 @@ async def test_two_purges_at_once_have_one_effect(
         # While one looks what keeps a month, neither that nor the month changes.
         await other.execute("SET lock_timeout = '50ms'")
         async with past.sql.transaction():
-            await store.retention.hold(past.sql, JANUARY)
+            await store.retention.hold_month(past.sql, JANUARY)
+            await store.retention.hold_what_keeps(past.sql)
             for statement in (
                 "UPDATE organizations SET legal_hold = TRUE, legal_hold_reason = 'x'",
                 "DELETE FROM usage_corrections",
