@@ -22,7 +22,7 @@
 - its processes: `serving` in each, `workers` over several; `children` and `supervise` start and
   keep them
 - the command line: `cli`, and `environment` for what it is told; `operators`, `doctor`, `replay`,
-  `backup`
+  `backup`, and `export` for records that leave the ledger
 - what is on the machine: `datadir`, the folder, and `binaries`, the programs of Redis and Postgres;
   `dev` adds servers and tokens for a developer
 - `client`: the Python SDK, which imports nothing of the service

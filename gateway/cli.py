@@ -181,6 +181,19 @@ def _restore(args: argparse.Namespace) -> int:
     return asyncio.run(command.restore(args, config, clock.now(), os.environ))
 
 
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    from gateway.export import command
+
+    command.add_arguments(parser)
+
+
+def _export(args: argparse.Namespace) -> int:
+    from gateway.export import command
+
+    config = environment.of_database(os.environ, needed=args.organization is not None)
+    return asyncio.run(command.export(args, config, clock.now()))
+
+
 def _operator(
     module: str,
     work: str,
@@ -231,6 +244,19 @@ COMMANDS = {
     ),
     "backup": Command("write the ledger to an encrypted file", _backup, _backup_arguments),
     "restore": Command("bring a backup back", _restore, _restore_arguments),
+    "export": Command(
+        "write the records of one organisation to a folder", _export, _export_arguments
+    ),
+    "purge": Command(
+        "archive and drop months of usage records that were kept long enough",
+        _operator("purge", "purge", environment.of_database),
+        _arguments("purge", "add_arguments"),
+    ),
+    "pseudonymise": Command(
+        "take a user out of what need not be kept",
+        _operator("pseudonymise", "pseudonymise"),
+        _arguments("pseudonymise", "add_arguments"),
+    ),
     "doctor": Command("check this installation and say what is wrong", _doctor),
     "dead-letters": Command(
         "entries that could not be written: list, retry, discard",

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from gateway.messages import PeriodAnswer, Request, Response
+from gateway.messages import PeriodAnswer, Request, Response, UsageRecordAnswer
 from gateway.subscription_messages import Amount, LineAnswer
 from ledger.domain.payment import InvoiceStatus
 from ledger.domain.plan import DecimalText
@@ -36,6 +37,21 @@ class InvoiceLineAnswer(LineAnswer):
     """`GET /invoices/{id}/lines/{line_id}/usage` has the records behind it."""
 
     line_id: UUID
+
+
+class PurgedMonth(Response):
+    """Records that are kept no more; the archive has them."""
+
+    month: str
+    archive: str
+
+
+class LineUsageList(Response):
+    """`purged`: months of which records of this line are not here any more, if there are any."""
+
+    data: list[UsageRecordAnswer]
+    has_more: bool
+    purged: list[PurgedMonth] | UnsetType = UNSET
 
 
 class InvoiceAnswer(Response):

@@ -7,6 +7,8 @@ from decimal import Decimal
 from functools import partial
 from uuid import UUID
 
+from msgspec import UNSET
+
 from gateway.accounts import Accounts
 from gateway.auth import Action, Principal, Reach
 from gateway.guard import refuse_phi
@@ -15,12 +17,14 @@ from gateway.invoice_messages import (
     InvoiceLineAnswer,
     InvoiceList,
     InvoiceQuery,
+    LineUsageList,
     PageQuery,
+    PurgedMonth,
     UpcomingAnswer,
     credit_decoder,
     reason_decoder,
 )
-from gateway.messages import UsageList, decode, encoder
+from gateway.messages import decode, encoder
 from gateway.once import Answer, asked_once, key_reused, replay
 from gateway.problems import Kind, Problem, unavailable
 from gateway.subscription_answers import line_shown, period
@@ -105,12 +109,22 @@ class Invoices:
             rows = await store.invoices.line_usage(
                 self._pool, found.invoice_id, line_id, query.starting_after, query.limit + 1
             )
+            gone = await store.retention.of_line(self._pool, line_id)
         except db.UNAVAILABLE:
             raise unavailable("the ledger's database does not answer") from None
         if rows is None:
             raise Problem(Kind.INVALID_REQUEST, "starting_after is no record of this list")
         data = [listed(row) for row in rows[: query.limit]]
-        return encoder.encode(UsageList(data=data, has_more=len(rows) > query.limit))
+        return encoder.encode(
+            LineUsageList(
+                data=data,
+                has_more=len(rows) > query.limit,
+                purged=[
+                    PurgedMonth(month=f"{one.month:%Y-%m}", archive=one.archive) for one in gone
+                ]
+                or UNSET,
+            )
+        )
 
     async def issue(self, principal: Principal, invoice: str) -> bytes:
         """`POST /invoices/{id}/issue`: one that was parked."""

@@ -55,7 +55,8 @@ class OrganizationRequest(Request):
 
 
 class OrganizationAnswer(Response):
-    """`name`, `created_at` and `updated_at` are null of one that nobody described."""
+    """`name`, `created_at` and `updated_at` are null of one that nobody described.
+    `access_to_books_until`: null where the books need not be open (any more)."""
 
     organization_id: UUID
     name: str | None
@@ -66,6 +67,7 @@ class OrganizationAnswer(Response):
     retention_years: int
     legal_hold: bool
     legal_hold_reason: str | None
+    access_to_books_until: date | None
     cost_centers: dict[str, str]
     billing_contact: Contact | None
     stripe_customer: str | None

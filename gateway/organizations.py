@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 from uuid import UUID
 
 from msgspec import UNSET
@@ -22,13 +23,14 @@ from gateway.organization_messages import (
 )
 from gateway.problems import Kind, Problem, unavailable
 from gateway.subscription_changes import Now, given, version_of
-from ledger import db, organizations, store
+from ledger import db, organizations, retention, store
 from ledger.domain.organization import RETENTION_YEARS, Contact, Organization
 from ledger.domain.period import is_zone, zone
 from ledger.organizations import StaleOrganization, Unprotected
 from ledger.store.organizations import Stored
 
 _UNDESCRIBED = Organization(name="")
+Books = Mapping[UUID, date]
 
 
 class Organizations:
@@ -53,11 +55,12 @@ class Organizations:
                 self._pool, organization_id
             ):
                 raise _not_found()
+            books = await self._books([organization_id])
         except db.UNAVAILABLE:
             raise unavailable("the ledger's database does not answer") from None
         if found is None:
-            return encoder.encode(_answer(organization_id, _UNDESCRIBED)), {}
-        return encoder.encode(_stored(found)), {"ETag": f'"{found.version}"'}
+            return encoder.encode(_answer(organization_id, _UNDESCRIBED, books)), {}
+        return encoder.encode(_stored(found, books)), {"ETag": f'"{found.version}"'}
 
     async def page(self, principal: Principal, query: OrganizationListQuery) -> bytes:
         """`GET /organizations`: those that were described, newest first."""
@@ -72,9 +75,10 @@ class Organizations:
                         Kind.INVALID_REQUEST, "starting_after is no organization of this list"
                     )
             found = await store.organizations.page(self._pool, before, query.limit + 1)
+            books = await self._books([one.organization_id for one in found])
         except db.UNAVAILABLE:
             raise unavailable("the ledger's database does not answer") from None
-        data = [_stored(one) for one in found[: query.limit]]
+        data = [_stored(one, books) for one in found[: query.limit]]
         return encoder.encode(OrganizationList(data=data, has_more=len(found) > query.limit))
 
     async def put(
@@ -98,6 +102,7 @@ class Organizations:
                 if_version=version_of(if_match),
                 may_unprotect=is_admin and meant,
             )
+            books = await self._books([organization_id])
         except StaleOrganization:
             raise Problem(Kind.STALE, "the organization has changed; read it again") from None
         except Unprotected:
@@ -107,7 +112,13 @@ class Organizations:
                 "the ledger's database does not answer", outcome_unknown=True
             ) from None
         self._agreements.forget(organization_id)
-        return encoder.encode(_stored(made)), is_new, {"ETag": f'"{made.version}"'}
+        return encoder.encode(_stored(made, books)), is_new, {"ETag": f'"{made.version}"'}
+
+    async def _books(self, organizations: Sequence[UUID]) -> Books:
+        """Until when the books of organisations must be open, of those whose must be today."""
+        today = (await self._now()).date()
+        found = await retention.books_until(self._pool, organizations)
+        return {one: end for one, end in found.items() if today <= end}
 
 
 def _described(asked: OrganizationRequest, now: datetime) -> Organization:
@@ -166,13 +177,14 @@ def _needed(is_admin: bool) -> Problem:
     )
 
 
-def _stored(one: Stored) -> OrganizationAnswer:
-    return _answer(one.organization_id, one.organization, one.created_at, one.updated_at)
+def _stored(one: Stored, books: Books) -> OrganizationAnswer:
+    return _answer(one.organization_id, one.organization, books, one.created_at, one.updated_at)
 
 
 def _answer(
     organization_id: UUID,
     one: Organization,
+    books: Books,
     created_at: datetime | None = None,
     updated_at: datetime | None = None,
 ) -> OrganizationAnswer:
@@ -186,6 +198,7 @@ def _answer(
         retention_years=RETENTION_YEARS[one.retention_class],
         legal_hold=one.legal_hold,
         legal_hold_reason=one.legal_hold_reason,
+        access_to_books_until=books.get(organization_id),
         cost_centers=one.cost_centers,
         billing_contact=one.billing_contact,
         stripe_customer=one.stripe_customer,

@@ -161,6 +161,8 @@ class Corrections:
                 wanted.actor, booked=known is not None,
             )  # fmt: skip
             if await store.corrections.insert(db, found, RESEND_S):
+                if await store.retention.is_purged(db, original.billing_period):
+                    raise NotPossible("records of its billing period have been purged")
                 await self._audit(db, "usage_corrected", found, original, now, wanted.reason)
                 return found, True
             found = await store.corrections.find(db, usage_id)  # of another record, just now

@@ -38,16 +38,35 @@ def write(
 ) -> None:
     """Seals what `read` gives, until it gives nothing. `complete` raises when that was not all:
     then the last chunk is never written, and what there is does not open."""
-    salt = os.urandom(_SALT)
-    header = MAGIC + salt + key_id(key) + len(manifest).to_bytes(_LENGTH, "big") + manifest
-    cipher, bound = _cipher(key, salt), sha256(header).digest()
-    file.write(header)
-    number, chunk = 0, read(CHUNK)
-    while following := read(CHUNK) if chunk else b"":
-        file.write(cipher.encrypt(_nonce(number, last=False), chunk, bound))
-        number, chunk = number + 1, following
+    sealer = Sealer(file, key, manifest)
+    while chunk := read(CHUNK):
+        sealer.write(chunk)
     complete()
-    file.write(cipher.encrypt(_nonce(number, last=True), chunk, bound))
+    sealer.finish()
+
+
+class Sealer:
+    """Writes an archive a piece at a time; without `finish` what there is does not open."""
+
+    def __init__(self, file: BinaryIO, key: bytes, manifest: bytes) -> None:
+        salt = os.urandom(_SALT)
+        header = MAGIC + salt + key_id(key) + len(manifest).to_bytes(_LENGTH, "big") + manifest
+        self._cipher, self._bound = _cipher(key, salt), sha256(header).digest()
+        self._file, self._number, self._waiting = file, 0, bytearray()
+        file.write(header)
+
+    def write(self, content: bytes) -> None:
+        self._waiting += content
+        while len(self._waiting) > CHUNK:  # a full one may be the last, which is sealed as such
+            self._seal(bytes(self._waiting[:CHUNK]), last=False)
+            del self._waiting[:CHUNK]
+
+    def finish(self) -> None:
+        self._seal(bytes(self._waiting), last=True)
+
+    def _seal(self, chunk: bytes, *, last: bool) -> None:
+        self._file.write(self._cipher.encrypt(_nonce(self._number, last=last), chunk, self._bound))
+        self._number += 1
 
 
 class Archive:

@@ -18,12 +18,12 @@ import msgspec
 
 from gateway.backup import manifest
 from gateway.backup.archive import Archive
-from gateway.backup.key import backup_key, dev_key_file
+from gateway.backup.key import key_of
 from gateway.backup.manifest import Manifest
 from gateway.backup.problem import BackupProblem
 from gateway.backup.restore import restore as restore_archive
 from gateway.backup.take import take
-from ledger.settings import SettingError, Settings
+from ledger.settings import Settings
 
 
 def add_backup_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +55,7 @@ async def backup(
 ) -> int:
     """Takes or verifies a backup. Raises `BackupProblem`, `SettingError`, `StartError`."""
     _end_on_sigterm()
-    key = _key(config)
+    key = key_of(config)
     if args.verify:
         with _verified(args.verify, key) as archive:
             said = manifest.decode(archive.manifest)
@@ -72,7 +72,7 @@ async def restore(
 ) -> int:
     """Restores an archive. Raises `BackupProblem`, `SettingError`, `StartError`."""
     _end_on_sigterm()
-    with _verified(args.file, _key(config)) as archive:
+    with _verified(args.file, key_of(config)) as archive:
         done = await restore_archive(
             config.database_url, archive, replace=args.replace, now=now, environ=environ
         )
@@ -93,14 +93,6 @@ def _end_on_sigterm() -> None:
     with suppress(RuntimeError, ValueError):  # not the main thread, which has the signals
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, os.kill, os.getpid(), signal.SIGINT)
-
-
-def _key(config: Settings) -> bytes:
-    if config.backup_key_file:
-        return backup_key(config.backup_key_file)
-    if not config.is_dev:
-        raise SettingError("BACKUP_KEY_FILE", "is required: the file of the key of the backups")
-    return backup_key(dev_key_file(config.data_dir))
 
 
 @contextmanager

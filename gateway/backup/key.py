@@ -8,10 +8,19 @@ import stat
 from pathlib import Path
 
 from gateway.datadir import DataDir, write_private
-from ledger.settings import SettingError
+from ledger.settings import SettingError, Settings
 
 _VARIABLE = "BACKUP_KEY_FILE"
 _DIGITS = 64
+
+
+def key_of(config: Settings) -> bytes:
+    """The key that the settings name, or the dev environment's own. Raises `SettingError`."""
+    if config.backup_key_file:
+        return backup_key(config.backup_key_file)
+    if not config.is_dev:
+        raise SettingError(_VARIABLE, "is required: the file of the key of the backups")
+    return backup_key(dev_key_file(config.data_dir))
 
 
 def backup_key(path: Path) -> bytes:

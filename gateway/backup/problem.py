@@ -1,4 +1,4 @@
-"""Why a backup or a restore cannot be done."""
+"""Why a backup, a restore or an export cannot be done."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from gateway import invoice_messages as invoices
-from gateway import messages
 from gateway import subscription_messages as subscriptions
 from gateway.auth.rights import Action
 from gateway.route import BASE, Route
@@ -75,7 +74,7 @@ ROUTES: tuple[Route, ...] = (
         action=Action.READ_SUBSCRIPTION,
         summary="The usage records behind a line, newest first",
         query=invoices.PageQuery,
-        answers={200: messages.UsageList},
+        answers={200: invoices.LineUsageList},
         refuses=(400, 404),
     ),
 )

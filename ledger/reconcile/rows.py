@@ -31,10 +31,13 @@ async def check(db: Executor, partition: int, after: int, through: int) -> Repor
 
 
 async def check_whole(db: Executor, partition: int) -> Report:
-    """What only a look at everything can tell: units that were claimed and are no rows."""
+    """What only a look at everything can tell: units that were claimed and are no rows, and seals
+    that were left with fewer than a purge left them."""
     lost = await store.recordless_keys(db, partition)
     whats = [f"usage id {one} counts, but is no row" for one in lost]
-    return Report({}, told("I2", whats, partition), [])
+    wrong = await store.wrong_purged(db, partition)
+    gone = [] if wrong is None else [f"{wrong[0]} records are gone from seals, {wrong[1]} purged"]
+    return Report({}, told("I2", whats, partition) + told("I9", gone, partition), [])
 
 
 async def check_totals(db: Executor) -> Report:

@@ -22,8 +22,8 @@ WITH paid AS (
     WHERE (scope = 'user' AND user_id = $1::UUID) OR (scope = 'organization' AND organization_id = $1)),
 summed AS (
     SELECT subscription_id, billing_period, plan_tier, plan_version, usage_type, partition,
-           SUM(quantity) AS quantity, COUNT(*) AS records
-    FROM usage_records
+           SUM(quantity) AS quantity, SUM(records) AS records
+    FROM counted_usage
     WHERE subscription_id IS NOT NULL
       AND ($1 IS NULL OR ((user_id = $1 OR organization_id = $1)
                           AND subscription_id IN (SELECT subscription_id FROM paid)))

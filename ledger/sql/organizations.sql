@@ -23,4 +23,6 @@ ORDER BY created_at DESC, organization_id DESC LIMIT $3;
 
 -- name: is_organization_known
 SELECT EXISTS (SELECT FROM subscriptions WHERE organization_id = $1)
-    OR EXISTS (SELECT FROM organization_users WHERE organization_id = $1);
+    OR EXISTS (SELECT FROM organization_users WHERE organization_id = $1)
+    OR EXISTS (SELECT FROM usage_records WHERE organization_id = $1)
+    OR EXISTS (SELECT FROM purged_usage WHERE organization_id = $1);

@@ -45,10 +45,13 @@ WHERE r.partition = $1 AND r.position > $2 AND r.position <= $3
 ORDER BY r.position;
 
 -- name: recordless_keys
--- I2: units that were claimed and are no rows.
+-- I2: units that were claimed and are no rows. A key outlives its row: a unit counts once for ever.
 SELECT k.usage_id FROM usage_keys k
 LEFT JOIN usage_records r ON r.usage_id = k.usage_id AND r.recorded_at = k.recorded_at
-WHERE k.partition = $1 AND r.usage_id IS NULL ORDER BY k.usage_id;
+WHERE k.partition = $1 AND r.usage_id IS NULL
+  AND NOT EXISTS (SELECT FROM purges p
+                  WHERE p.month = date_trunc('month', k.recorded_at AT TIME ZONE 'UTC')::DATE)
+ORDER BY k.usage_id;
 
 -- name: passed_limits
 -- I4: by the terms in the record, whatever the plan is by now. They are the payer's: where an organisation
@@ -137,7 +140,7 @@ WHERE last_position > $2 AND (previous <> COALESCE(before, sha256(''::BYTEA))
     OR first_position <= COALESCE(reached, 0) OR last_position - first_position + 1 <> records)
 UNION ALL
 SELECT last_position, 'does not cover as many records as there are' FROM seals
-WHERE last_position > $2 AND last_position <= $3 AND records <> (
+WHERE last_position > $2 AND last_position <= $3 AND COALESCE(kept, records) <> (
     SELECT COUNT(DISTINCT position) FROM usage_records r
     WHERE r.partition = $1 AND r.position BETWEEN first_position AND last_position)
 UNION ALL
@@ -155,6 +158,14 @@ WHERE r.partition = $1 AND r.position > $2 AND r.position <= $3 AND NOT EXISTS (
     WHERE s.partition = $1 AND s.last_position >= r.position AND s.first_position <= r.position)
 ORDER BY r.position;
 
+-- name: wrong_purged
+-- I9: as many records are gone from the seals as were purged.
+SELECT partition, COALESCE(s.gone, 0)::BIGINT AS gone, COALESCE(p.purged, 0)::BIGINT AS purged
+FROM (SELECT partition, SUM(records - kept) AS gone FROM audit_seals
+      WHERE kept IS NOT NULL GROUP BY 1) s
+FULL JOIN (SELECT partition, SUM(records) AS purged FROM purged_usage GROUP BY 1) p USING (partition)
+WHERE COALESCE(s.gone, 0) <> COALESCE(p.purged, 0) AND partition = $1;
+
 -- name: touched_accounts
 SELECT DISTINCT user_id, organization_id FROM usage_records
 WHERE partition = $1 AND position > $2 AND position <= $3;
@@ -164,12 +175,12 @@ WHERE partition = $1 AND position > $2 AND position <= $3;
 WITH counted AS (
     SELECT CASE WHEN organization_id IS NULL THEN 'user:' || user_id
                 ELSE 'org:' || organization_id || ':user:' || user_id END AS subject,
-           usage_type, quota_period, quantity FROM usage_records
+           usage_type, quota_period, quantity, records FROM counted_usage
     UNION ALL
-    SELECT 'org:' || organization_id, usage_type, pool_period, quantity
-    FROM usage_records WHERE organization_id IS NOT NULL),
+    SELECT 'org:' || organization_id, usage_type, pool_period, quantity, records
+    FROM counted_usage WHERE organization_id IS NOT NULL),
 summed AS (
-    SELECT subject, usage_type, quota_period, SUM(quantity) AS quantity, COUNT(*) AS records
+    SELECT subject, usage_type, quota_period, SUM(quantity) AS quantity, SUM(records) AS records
     FROM counted GROUP BY 1, 2, 3)
 SELECT subject, usage_type, quota_period, COALESCE(t.quantity, 0) AS found,
        COALESCE(summed.quantity, 0) AS expected, COALESCE(summed.records, 0)::BIGINT AS records
@@ -207,8 +218,8 @@ ORDER BY subject;
 -- A subject's totals that are not the sums of its rows.
 WITH summed AS (
     SELECT usage_type, CASE WHEN $2::UUID IS NULL THEN pool_period ELSE quota_period END AS quota_period,
-           SUM(quantity) AS quantity, COUNT(*) AS records
-    FROM usage_records
+           SUM(quantity) AS quantity, SUM(records) AS records
+    FROM counted_usage
     WHERE (user_id = $2 AND organization_id IS NOT DISTINCT FROM $3::UUID)
        OR ($2 IS NULL AND organization_id = $3) -- so written, an index serves both
     GROUP BY 1, 2)

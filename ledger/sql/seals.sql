@@ -2,7 +2,7 @@
 SELECT partition, audit_head FROM stream_cursor ORDER BY partition;
 
 -- name: seals
-SELECT first_position, last_position, records, previous, head
+SELECT first_position, last_position, records, previous, head, kept, kept_head
 FROM audit_seals WHERE partition = $1 AND last_position > $2 ORDER BY last_position;
 
 -- name: sealed_records

@@ -66,7 +66,7 @@ async def page(db: Executor, before: Stored | None, most: int) -> list[Stored]:
 
 
 async def is_known(db: Executor, organization_id: UUID) -> bool:
-    """Whether it ever had a subscription, or a user whose quota was loaded for it."""
+    """Whether it ever had a subscription, usage, or a user whose quota was loaded for it."""
     return bool(await db.fetchval(QUERIES["is_organization_known"], organization_id))
 
 

@@ -94,6 +94,12 @@ async def recordless_keys(db: Executor, partition: int) -> list[UUID]:
     return [row["usage_id"] for row in await db.fetch(QUERIES["recordless_keys"], partition)]
 
 
+async def wrong_purged(db: Executor, partition: int) -> tuple[int, int] | None:
+    """How many records are gone from the seals, and how many were purged; None when as many."""
+    row = await db.fetchrow(QUERIES["wrong_purged"], partition)
+    return None if row is None else (row["gone"], row["purged"])
+
+
 async def touched_accounts(
     db: Executor, partition: int, after: int, through: int
 ) -> list[tuple[UUID, UUID | None]]:

@@ -15,11 +15,15 @@ _PAGE = 2000  # rows in memory at once
 
 
 class Seal(msgspec.Struct, frozen=True):
+    """`kept_head` is of the records that a purge left, where it left some."""
+
     first_position: int
     last_position: int
     records: int
     previous: bytes
     head: bytes
+    kept: int | None  # of its records, by a purge; None: all
+    kept_head: bytes | None
 
 
 async def audit_heads(db: Executor) -> dict[int, bytes]:

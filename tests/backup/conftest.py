@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import msgspec
 import pytest
+import structlog
 
 from gateway import cli
 from gateway.dev.postgres import Postgres
@@ -48,7 +49,9 @@ class Operator:
             redirect_stdout(StringIO()) as stdout,
             redirect_stderr(StringIO()) as stderr,
         ):
+            logging = structlog.get_config()
             code = await asyncio.to_thread(cli.main, [str(word) for word in words])
+            structlog.configure(**logging)  # commands are silent, and would leave us so
         return Answer(code, stdout.getvalue(), stderr.getvalue())
 
     async def done(self, *words: str | Path, **variables: str) -> str:

@@ -31,8 +31,12 @@ async def test_the_commands_answer_what_is_printed_below_them(service: Service) 
 
 def test_the_page_names_every_field_and_the_years_of_the_code() -> None:
     named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", TEXT, re.M))))
-    assert named | {"organization_id", "retention_years", "created_at", "updated_at"} == set(
-        ANSWERS[1]
-    )
+    assert named | {
+        "organization_id",
+        "retention_years",
+        "access_to_books_until",
+        "created_at",
+        "updated_at",
+    } == set(ANSWERS[1])
     for name, years in RETENTION_YEARS.items():
         assert re.search(rf"`{name}`: (records are kept )?{years}\b", TEXT)

@@ -27,7 +27,8 @@ CLINIC: dict[str, Any] = {
 PERSONAL = ("Rosa", "Vex", "clinic.example")
 DEFAULTS: dict[str, Any] = {
     "timezone": "UTC", "baa": "none", "baa_signed_on": None, "retention_class": "standard",
-    "retention_years": 7, "legal_hold": False, "legal_hold_reason": None, "cost_centers": {},
+    "retention_years": 7, "legal_hold": False, "legal_hold_reason": None,
+    "access_to_books_until": None, "cost_centers": {},
     "billing_contact": None, "stripe_customer": None,
 }  # fmt: skip
 
