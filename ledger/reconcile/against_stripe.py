@@ -37,7 +37,8 @@ def latest(now: datetime) -> Days:
 
 
 def days_of(now: datetime, since: datetime | None, until: datetime | None) -> Days:
-    """What a person asks for: without days the latest."""
+    """What a person asks for: without days the latest. What is still to come is none."""
+    until = None if until is None or until > now else until
     if since is None and until is None:
         return latest(now)
     first = since or (until or now) - WINDOW
@@ -90,7 +91,9 @@ class AgainstStripe:
                 f"{name}: one in Stripe has an id of a form of its own"
             )
         except StripeFailure as error:
-            self._report.not_compared.append(f"{name}: {type(error).__name__} {error}")
+            self._report.not_compared.append(
+                f"{name}: Stripe does not say ({type(error).__name__}: {error})"
+            )
 
     async def _events(self) -> None:
         until = self._now - PATIENCE

@@ -259,7 +259,7 @@ async def test_what_is_parked_or_skipped_is_said_apart(shop: Shop) -> None:
     assert parked.call_id == call.call_id
     assert report.totals["USD"].parked == ONE.total
     said = stripe_report.text(report)
-    assert f"{ONE.number}: {ONE.total} USD, for" in said and f"call {call.call_id}" in said
+    assert f"{ONE.number}: {ONE.total} USD, issued" in said and f"call {call.call_id}" in said
 
 
 async def test_a_limit_of_stripes_is_honoured_and_everything_is_compared(shop: Shop) -> None:
@@ -308,7 +308,7 @@ async def test_a_time_out_in_the_middle_leaves_what_was_found(
     report = await shop.compared(hasty)
     assert named(report) == {("different", "total", OTHER.number)}
     [said] = report.not_compared
-    assert said.startswith("invoices: Unknown")
+    assert said.startswith("invoices: Stripe does not say (Unknown")
 
 
 async def test_a_refused_key_is_said_with_what_it_must_read(shop: Shop, fake: FakeStripe) -> None:
