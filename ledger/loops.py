@@ -192,7 +192,8 @@ async def _stripe(key: Secret, settings: Settings, stop: asyncio.Event) -> None:
         metering = Metering(connection, api)
 
         async def once() -> float:
-            return 0 if await metering.run_once() else METERING_S
+            await metering.run_once()
+            return METERING_S
 
         return once
 

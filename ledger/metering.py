@@ -7,8 +7,9 @@ is in exactly one event, whatever dies when. `ledger.stripe_delivery` sends them
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from uuid import UUID
 
 import structlog
 
@@ -28,6 +29,7 @@ log = structlog.get_logger()
 # Stripe takes a thousand calls a second of all customers, and of one one at a time.
 EVERY = timedelta(minutes=5)
 BATCH = 200  # events that are written in one transaction
+SLICE = 200  # subscriptions whose usage is added up by one statement, which has 10 s
 
 
 class Metering:
@@ -48,11 +50,23 @@ class Metering:
         except StripeFailure as error:
             log.warning("stripe_meters_unknown", reason=f"{type(error).__name__}: {error}")
             return 0
+        written, after = 0, UUID(int=0)
+        while some := await store.metering.subscriptions(self._db, after, SLICE):
+            taken = await self._write(some, counted)
+            written += taken or 0
+            if taken is None:
+                break
+            if taken < BATCH:  # else they may have more
+                after = some[-1]
+        return written
+
+    async def _write(self, some: Sequence[UUID], counted: Sequence[str]) -> int | None:
+        """Events of these subscriptions; None while that is not for us to do."""
         now = self._now()
         async with self._db.transaction():
             if not await store.metering.hold(self._db):
-                return 0
-            due = await store.metering.to_meter(self._db, counted, now - EVERY, BATCH)
+                return None
+            due = await store.metering.to_meter(self._db, some, counted, now - EVERY, BATCH)
             return sum([await self._take(one, now) for one in due])
 
     async def _counted(self) -> list[str]:

@@ -79,8 +79,11 @@ class Payments:
         if until is not None and real < until:
             return 0
         looked = 0
-        for stripe_id in await store.stripe_looks.due(self._db, real, now, BATCH):
-            looked += await self._look(stripe_id, now, real)
+        try:
+            for stripe_id in await store.stripe_looks.due(self._db, real, now, BATCH):
+                looked += await self._look(stripe_id, now, real)
+        except KeyRefused:
+            return looked  # so would be all the others
         return looked
 
     async def _look(self, stripe_id: str, now: datetime, real: datetime) -> bool:
@@ -98,6 +101,8 @@ class Payments:
             reason = f"{type(error).__name__} {error}"
             await store.stripe_looks.failed(self._db, stripe_id, real + wait, reason)
             log.warning("stripe_look_waiting", reason=reason, attempts=attempts)
+            if isinstance(error, KeyRefused):
+                raise
             return False
         await accepted_for_reading(self._db)
         async with self._db.transaction():
@@ -223,13 +228,15 @@ class _Effect:
         self, invoice: Invoice, found: StripeObject, failed: Sequence[StripeEvent]
     ) -> bool:
         """Takes the step that is due, if the invoice is owed; whether it was given up by that."""
-        if found.status != "open" or invoice.due_at is None:
+        if found.status != "open" or invoice.issued_at is None or invoice.due_at is None:
             await self._again(None)  # a draft still, on its way
             return False
         # Sent to Stripe late, it is due later there; by a test clock only our own date moves.
         due = max(invoice.due_at, datetime.fromtimestamp(found.due_date or 0, UTC))
         ahead = self._now - self._real  # 0, but under the test clock: Stripe is not in the future
-        since = [one.created_at + ahead for one in failed] + ([due] if due <= self._now else [])
+        # No event makes it owed since before there was an invoice: access would go in two days.
+        since = [min(max(one.created_at + ahead, invoice.issued_at), self._now) for one in failed]
+        since += [due] if due <= self._now else []
         before = await store.payments.owed(self._db, invoice.invoice_id)
         if before is not None:
             since.append(before.owed_since)

@@ -21,10 +21,13 @@ import stripe
 from ledger.domain import stripe_egress
 from ledger.domain.stripe_invoice import (
     OUR_ID,
+    PATHS,
     Call,
     Ids,
     Operation,
     Request,
+    Units,
+    UnixSeconds,
     request_of,
     unix_seconds,
 )
@@ -53,6 +56,8 @@ _HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Stripe-Version"
 T = TypeVar("T")
 
 CONNECT_S = 5.0
+# Of a page of invoices, with lines, 3 MB; but a few bytes that were compressed may be gigabytes.
+LONGEST_ANSWER = 32 * 1024 * 1024
 ANSWER_S = 30.0  # Stripe gives finalising an invoice longer than anything else
 # A customer is looked for among those made since the first try; Stripe's clock is not ours.
 _CLOCKS = timedelta(hours=1)
@@ -61,13 +66,6 @@ _LONGEST_WAIT_S = 3600
 # Of a meter event whose identifier Stripe has seen: it is there. Some answers have no code.
 _DUPLICATE, _DUPLICATE_WORDS = "duplicate_meter_event", "already exists with identifier"
 
-_LISTS: dict[Operation, str] = {
-    "customer": "/v1/customers",
-    "invoice": "/v1/invoices",
-    "item": "/v1/invoiceitems",
-    "credit_note": "/v1/credit_notes",
-}
-
 
 class StripeObject(msgspec.Struct, frozen=True, kw_only=True):
     """What we read of an object of Stripe's. Amounts in its minor units, times in
@@ -75,9 +73,9 @@ class StripeObject(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     status: str | None = None
-    total: int | None = None
-    amount_paid: int | None = None
-    due_date: int | None = None
+    total: Units | None = None
+    amount_paid: Units | None = None
+    due_date: UnixSeconds | None = None
     metadata: dict[str, str] = {}
 
 
@@ -114,7 +112,7 @@ class _Transport(stripe.HTTPClient):
             async with self._session.request(
                 method, url, headers=sent, data=post_data, allow_redirects=False
             ) as answer:
-                return await answer.read(), answer.status, answer.headers
+                return await _whole(answer), answer.status, answer.headers
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise TryLater(type(error).__name__) from None
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -171,7 +169,7 @@ class StripeApi:
             return await self._find_event(call, ids)
         query = _query(call.operation, ids, since)
         ours = str(call.ours)
-        pages = self._pages(_LISTS[call.operation], query, StripeObject)
+        pages = self._pages(PATHS[call.operation], query, StripeObject)
         same = [one async for one in pages if one.metadata.get(OUR_ID) == ours]
         if len(same) > 1:
             raise Ambiguous(f"two of one {call.operation}")
@@ -243,6 +241,15 @@ class StripeApi:
         except stripe.StripeError as error:
             raise _failure(error) from None
         return _converted(said.data, answer)
+
+
+async def _whole(answer: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for part in answer.content.iter_any():
+        body += part
+        if len(body) > LONGEST_ANSWER:
+            raise Unknown("an answer that is too long")
+    return bytes(body)
 
 
 def _converted(said: Any, of: type[T]) -> T:

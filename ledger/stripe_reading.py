@@ -15,7 +15,7 @@ import msgspec
 
 from ledger.domain.stripe_compare import StripeInvoice, StripeLine, StripeLines
 from ledger.domain.stripe_event import EVENT_TYPES, EventType, StripeEvent
-from ledger.domain.stripe_invoice import unix_seconds
+from ledger.domain.stripe_invoice import UnixSeconds, unix_seconds
 from ledger.stripe_api import StripeApi
 from ledger.stripe_failures import Refused, TryLater, Unknown
 
@@ -42,7 +42,7 @@ class _Data(msgspec.Struct, frozen=True):
 class _Event(msgspec.Struct, frozen=True):
     id: str
     type: EventType
-    created: int
+    created: UnixSeconds
     data: _Data
 
 

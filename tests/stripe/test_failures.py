@@ -226,3 +226,14 @@ async def test_an_invoice_over_nothing_in_the_end_is_paid_at_once(
     free = msgspec.structs.replace(example(), lines=lines, total=Decimal(0))
     ids = await Delivery(api, clock).bill(free)
     assert (await api.invoice(ids)).status == "paid"
+
+
+async def test_of_an_answer_without_end_only_so_much_is_read(
+    fake: FakeStripe, api: StripeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await api.send(CALL, NONE)
+    monkeypatch.setattr(stripe_api, "LONGEST_ANSWER", 64)
+    with pytest.raises(Unknown, match="too long"):
+        await api.send(CALL, NONE)
+    monkeypatch.undo()
+    assert await api.send(CALL, NONE) == made
