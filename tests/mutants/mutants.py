@@ -26,7 +26,7 @@ CORRECT, CORRECTIONS = "lua/correct.lua", "ledger/corrections.py"
 LUA, LEDGER = "tests/lua", "tests/ledger"
 CYCLE = "tests/invoices/test_cycle.py"
 STRIPE, CALLS = "ledger/stripe_api.py", "ledger/domain/stripe_invoice.py"
-ATTEMPT = "ledger/domain/stripe_attempt.py"
+ATTEMPT, PAGES = "ledger/domain/stripe_attempt.py", "ledger/stripe_pages.py"
 FAULTS, FAILURES = "tests/stripe/test_faults.py", "tests/stripe/test_failures.py"
 EGRESS = "tests/stripe/test_egress.py"
 DELIVERY, OWED = "ledger/stripe_delivery.py", "ledger/sql/stripe_calls.sql"
@@ -249,7 +249,7 @@ MUTANTS = [
            "now - self.key_since >= KEY_KEPT", "False", FAULTS),
     Mutant("asks Stripe for ever under a key whose result is an error", ATTEMPT,
            "key_spent=self.key_spent or stored", "key_spent=self.key_spent", FAULTS),
-    Mutant("looks for its own among the newest hundred of Stripe only", STRIPE,
+    Mutant("looks for its own among the newest hundred of Stripe only", PAGES,
            "if not page.has_more or not page.data:", "if True:", FAULTS),
     Mutant("finalises a draft of Stripe with another total", STRIPE,
            "if found.total != total:", "if False:", FAILURES),
@@ -339,8 +339,8 @@ MUTANTS = [
     Mutant("looks at payments with a key that Stripe refuses", "ledger/payments.py",
            "if until is not None and real < until:", "if False:", MISSED),
     # What is compared with Stripe.
-    Mutant("compares the newest hundred of Stripe only", "ledger/stripe_reading.py",
-           "if not page.has_more or not page.data:", "if True:", COMPARED),
+    Mutant("compares the newest hundred of Stripe only", PAGES,
+           'after = {"starting_after": page.data[-1].id}', "return", COMPARED),
     Mutant("lets Stripe have two of one invoice", "ledger/reconcile/stripe_invoices.py",
            "                self._stranger(one, rows)\n", "                pass\n", COMPARED),
     Mutant("takes an invoice that Stripe lost for one that is there",

@@ -10,7 +10,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from ledger import store, stripe_reading
+from ledger import store, stripe_pages, stripe_reading
 from ledger.domain.stripe_invoice import OUR_ID, Bill, minor_units, unix_seconds
 from ledger.reconcile import stripe_report
 from ledger.reconcile.against_stripe import WINDOW, AgainstStripe, days_of
@@ -193,7 +193,7 @@ async def test_an_id_that_somebody_else_has_chosen_does_not_leave_and_is_said(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await delivered(shop, ONE)
-    monkeypatch.setattr(stripe_reading, "PAGE", 1)
+    monkeypatch.setattr(stripe_pages, "PAGE", 1)
     shop.fake.books.customer({})["id"] = "maria"
     report = await shop.compared()
     assert report.not_compared == ["customers: one in Stripe has an id of a form of its own"]
@@ -234,7 +234,7 @@ async def test_all_pages_are_read_and_each_once(
 ) -> None:
     there, *_ = await delivered(shop, *(drawn(one) for one in range(5)))
     there["total"] += 1  # the oldest: on the last page
-    monkeypatch.setattr(stripe_reading, "PAGE", 2)
+    monkeypatch.setattr(stripe_pages, "PAGE", 2)
     shop.fake.seen.clear()
     report = await shop.compared()
     assert report.compared["invoices"] == 5 and len(report.findings) == 1
@@ -295,7 +295,7 @@ async def test_a_connection_lost_in_the_middle_leaves_what_was_found(
 ) -> None:
     _, there = await delivered(shop, ONE, OTHER)
     there["total"] += 1
-    monkeypatch.setattr(stripe_reading, "PAGE", 1)
+    monkeypatch.setattr(stripe_pages, "PAGE", 1)
     monkeypatch.setattr(stripe_reading, "TRIES", 1)
     seen = shop.fake.seen
     seen.clear()
