@@ -36,6 +36,7 @@ METERING, MODE = "ledger/sql/metering.sql", "tests/stripe/metered/test_mode.py"
 METERED = "tests/stripe/metered/test_metered.py"
 DELIVERED, HISTORIES = "tests/stripe/owed/test_delivered.py", "tests/stripe/owed/test_histories.py"
 COMPARED, MISSED = "tests/stripe/owed/test_compared.py", "tests/stripe/paid/test_missed.py"
+COMPARING = "tests/stripe/owed/test_comparing.py"
 
 MUTANTS = [
     # The record script.
@@ -349,9 +350,9 @@ MUTANTS = [
     Mutant("takes what Stripe is about to tell for missed", "ledger/reconcile/stripe_invoices.py",
            "elif self._now - theirs.changed_at < PATIENCE:", "elif False:", MISSED),
     Mutant("takes what Stripe does not say for agreement", "ledger/reconcile/against_stripe.py",
-           'append(f"{name}: {type(error).__name__} {error}")', 'count("")', COMPARED),
+           'append(f"{name}: {type(error).__name__} {error}")', 'count("")', COMPARING),
     Mutant("compares with Stripe in every ledger at once", "ledger/sql/stripe_reconcile.sql",
-           "WHERE r.next_at <= $1", "WHERE TRUE", COMPARED),
+           "WHERE r.next_at <= $1", "WHERE TRUE", COMPARING),
     Mutant("finds what was missed and does nothing", "ledger/reconcile/against_stripe.py",
            "        await store.stripe_events.insert(self._db, event, self._now)\n", "", MISSED),
     # Plans.
