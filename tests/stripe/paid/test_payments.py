@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from ledger import store
+from ledger import billing_state, store
 from ledger.payments import FORGET, KEPT, POLL
 from ledger.wishes import Wish
 from tests.stripe.paid.conftest import Till
@@ -262,3 +262,20 @@ async def test_failed_payments_and_what_waits_are_told_to_operators(till: Till) 
     assert 'billing_payments_total{outcome="failed"} 1.0' in told
     assert 'billing_invoices_owed{step="owed"} 1.0' in told
     assert "billing_stripe_events_oldest_seconds 90" in told
+
+
+async def test_open_invoices_that_stripe_says_nothing_of_are_told_to_operators(till: Till) -> None:
+    await till.look()
+    await till.sql.execute("UPDATE stripe_looks SET poll_at = NOW() - INTERVAL '7 hours'")
+    till.fake.choose = lambda: Fault.AWAY
+    await till.look()
+    service = till.months.service
+    async with service.http.get(f"{service.url}/readyz") as answer:
+        reasons = (await answer.json())["reasons"]
+    assert "Stripe was not heard about open invoices for 7 hours: 1" in reasons
+    async with service.http.get(f"{service.url}/metrics") as answer:
+        assert "billing_stripe_looks_oldest_seconds 252" in await answer.text()
+    till.fake.choose = lambda: None
+    till.clock.advance(timedelta(minutes=11))
+    await till.look()
+    assert list((await billing_state.look(till.sql)).reasons()) == []
