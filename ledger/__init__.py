@@ -17,11 +17,11 @@ and writes invoices (`ledger.invoicing`); `ledger.billing_state` is how that goe
 about an invoice. `ledger.stripe_calls` owes invoices to Stripe, `ledger.metering` usage where
 Stripe's meters count it (`ledger.stripe_mode`); `ledger.stripe_delivery` delivers,
 `ledger.stripe_api` asks Stripe (`ledger.stripe_failures`: in vain), `ledger.stripe_reading` reads
-there what is compared, `ledger.stripe_key` stops all while the key is refused. `ledger.payments`
-(by `ledger.payment_audit`) is what became of an invoice there, `ledger.dunning` what that makes of
-its subscription. `ledger.organizations` keeps what is known of an organisation; `ledger.retention`
-purges records that were kept long enough, `ledger.pseudonyms` takes a user out of what need not be
-kept.
+there what is compared (`ledger.stripe_pages`: lists), `ledger.stripe_key` stops all while the key
+is refused. `ledger.payments` (by `ledger.payment_audit`) is what became of an invoice there,
+`ledger.dunning` what that makes of its subscription. `ledger.organizations` keeps what is known of
+an organisation; `ledger.retention` purges records that were kept long enough, `ledger.pseudonyms`
+takes a user out of what need not be kept.
 
 What went wrong: `ledger.reconcile` compares rows, totals, seals (`ledger.seals`) and counters, and
 `ledger.recalculate` makes them anew; `ledger.dead_letters` and `ledger.adoption` carry out what an

@@ -20,7 +20,6 @@ from ledger.domain.stripe_meter import event_call, event_id, event_name, latest_
 from ledger.invoicing import Invoicing
 from ledger.store.metering import ToMeter
 from ledger.store.stripe_calls import Payer
-from ledger.store.subscriptions import Subscription
 from ledger.stripe_api import StripeApi
 from ledger.stripe_failures import StripeFailure
 
@@ -98,7 +97,7 @@ class Metering:
             return False  # a test clock is ahead: Stripe takes nothing of tomorrow
         if one.used < one.taken and now < period.end:
             return False  # a correction: the usage to come makes it good
-        payer = _payer(stored)
+        payer = Payer.of(stored)
         minute = await store.metering.free_minute(
             self._db, payer.payer_id, one.usage_type, period.start, latest
         )
@@ -110,9 +109,3 @@ class Metering:
         calls = [customer_call(payer.payer_id), event_call(event, one.usage_type, units, minute)]
         await store.stripe_calls.insert(self._db, payer, None, calls, now)
         return True
-
-
-def _payer(stored: Subscription) -> Payer:
-    if stored.scope == "user" or stored.organization_id is None:
-        return Payer(stored.user_id, "user")
-    return Payer(stored.organization_id, "organization")

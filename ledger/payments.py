@@ -22,7 +22,7 @@ from ledger.db import Connection
 from ledger.domain.dunning import schedule
 from ledger.domain.payment import Seen, judge
 from ledger.domain.stripe_event import StripeEvent
-from ledger.domain.stripe_invoice import OUR_ID, Ids, amount_of
+from ledger.domain.stripe_invoice import Ids, amount_of, mark_of, uuid_of
 from ledger.dunning import settle
 from ledger.invoice_actions import NotPossible, write_off
 from ledger.payment_audit import tell
@@ -41,10 +41,8 @@ PLAN = timedelta(minutes=1)  # between looks for invoices that are new in Stripe
 # Stripe repeats an event for days by itself, and by hand for a month. What is told again after it
 # is forgotten here is counted again.
 KEPT = timedelta(days=90)
-FORGET, FORGET_MOST = (
-    timedelta(hours=1),
-    10_000,
-)  # between looks for older ones; rows in one of them
+FORGET = timedelta(hours=1)  # between looks for older ones
+FORGET_MOST = 10_000  # rows in one of them
 _TOLD = {
     "paid": "invoice_paid",
     "void": "invoice_voided",
@@ -142,7 +140,7 @@ class _Effect:
 
     async def of(self, found: StripeObject | None) -> list[int]:
         """What is then owed to Redis."""
-        ours = None if found is None else _uuid(found.metadata.get(OUR_ID))
+        ours = None if found is None else uuid_of(mark_of(found.metadata))
         invoice = await store.payments.hold(self._db, self._stripe_id, ours)
         if invoice is None:
             await self._done(None)
@@ -255,10 +253,3 @@ class _Effect:
         await tell(self._db, invoice, "invoice_uncollectible", self._now, at_stripe="open")
         await self._settled(invoice)
         return True
-
-
-def _uuid(text: str | None) -> UUID | None:
-    try:
-        return None if text is None else UUID(text)
-    except ValueError:
-        return None

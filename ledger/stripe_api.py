@@ -20,7 +20,6 @@ import stripe
 
 from ledger.domain import stripe_egress
 from ledger.domain.stripe_invoice import (
-    OUR_ID,
     PATHS,
     Call,
     Ids,
@@ -28,6 +27,7 @@ from ledger.domain.stripe_invoice import (
     Request,
     Units,
     UnixSeconds,
+    mark_of,
     request_of,
     unix_seconds,
 )
@@ -40,6 +40,7 @@ from ledger.stripe_failures import (
     TryLater,
     Unknown,
 )
+from ledger.stripe_pages import Listed, Page, pages
 
 # The version of the OpenAPI document that tests hold every request against. Another one is a
 # change of this line and of the test's package together.
@@ -54,6 +55,7 @@ logging.getLogger("stripe").setLevel(logging.CRITICAL)
 _HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Stripe-Version")
 
 T = TypeVar("T")
+One = TypeVar("One", bound=Listed)
 
 CONNECT_S = 5.0
 # Of a page of invoices, with lines, 3 MB; but a few bytes that were compressed may be gigabytes.
@@ -61,7 +63,6 @@ LONGEST_ANSWER = 32 * 1024 * 1024
 ANSWER_S = 30.0  # Stripe gives finalising an invoice longer than anything else
 # A customer is looked for among those made since the first try; Stripe's clock is not ours.
 _CLOCKS = timedelta(hours=1)
-_PAGE = 100  # the most that Stripe lists at once
 _LONGEST_WAIT_S = 3600
 # Of a meter event whose identifier Stripe has seen: it is there. Some answers have no code.
 _DUPLICATE, _DUPLICATE_WORDS = "duplicate_meter_event", "already exists with identifier"
@@ -84,12 +85,8 @@ class _MeterEvent(msgspec.Struct, frozen=True):
 
 
 class _Summary(msgspec.Struct, frozen=True):
+    id: str
     aggregated_value: int
-
-
-class _List(msgspec.Struct, frozen=True):
-    data: list[dict[str, Any]]
-    has_more: bool
 
 
 class _Transport(stripe.HTTPClient):
@@ -169,8 +166,8 @@ class StripeApi:
             return await self._find_event(call, ids)
         query = _query(call.operation, ids, since)
         ours = str(call.ours)
-        pages = self._pages(PATHS[call.operation], query, StripeObject)
-        same = [one async for one in pages if one.metadata.get(OUR_ID) == ours]
+        listed = self._listed(PATHS[call.operation], query, Page[StripeObject])
+        same = [one async for one in listed if mark_of(one.metadata) == ours]
         if len(same) > 1:
             raise Ambiguous(f"two of one {call.operation}")
         return same[0] if same else None
@@ -185,8 +182,8 @@ class StripeApi:
 
     async def meters(self) -> dict[str, Meter]:
         """Those that are active, by the name of their events."""
-        pages = self._pages("/v1/billing/meters", {"status": "active"}, Meter)
-        return {one.event_name: one async for one in pages}
+        listed = self._listed("/v1/billing/meters", {"status": "active"}, Page[Meter])
+        return {one.event_name: one async for one in listed}
 
     async def _send_event(self, request: Request, key: str) -> StripeObject:
         identifier = request.params["identifier"]
@@ -205,8 +202,9 @@ class StripeApi:
             raise Refused(404, "no_meter")
         start = call.params["timestamp"]
         query = {"customer": ids.customer, "start_time": start, "end_time": start + MINUTE_S}
-        pages = self._pages(f"/v1/billing/meters/{meter.id}/event_summaries", query, _Summary)
-        value = sum([one.aggregated_value async for one in pages])
+        path = f"/v1/billing/meters/{meter.id}/event_summaries"
+        listed = self._listed(path, query, Page[_Summary])
+        value = sum([one.aggregated_value async for one in listed])
         if value not in (0, int(call.params["payload"][VALUE])):
             raise Ambiguous("another value than the event's in its minute")
         return StripeObject(id=str(call.ours)) if value else None
@@ -216,15 +214,12 @@ class StripeApi:
         if found.total != total:
             raise Ambiguous("the draft does not come to the invoice's total")
 
-    async def _pages(self, path: str, query: dict[str, Any], of: type[T]) -> AsyncIterator[T]:
-        after: dict[str, Any] = {}
-        while True:
-            page = await self._ask("get", path, {**query, "limit": _PAGE, **after}, _List)
-            for one in page.data:
-                yield _converted(one, of)
-            if not page.has_more or not page.data:
-                return
-            after = {"starting_after": page.data[-1]["id"]}
+    async def _listed(
+        self, path: str, query: dict[str, Any], kind: type[Page[One]]
+    ) -> AsyncIterator[One]:
+        async for page in pages(self.read, path, query, kind):
+            for one in page:
+                yield one
 
     async def _ask(
         self,

@@ -13,7 +13,7 @@ import msgspec
 from ledger.domain.money import exact
 from ledger.domain.payment import InvoiceStatus, Seen, judge
 from ledger.domain.stripe_event import EventType
-from ledger.domain.stripe_invoice import OUR_ID, Units, UnixSeconds, amount_of
+from ledger.domain.stripe_invoice import Units, UnixSeconds, amount_of, mark_of, uuid_of
 
 Stands = Literal["there", "waiting", "parked", "skipped", "nowhere"]
 
@@ -114,18 +114,6 @@ class Difference(msgspec.Struct, frozen=True):
     what: str
     ours: str | None
     theirs: str | None
-
-
-def mark_of(metadata: Mapping[str, str] | None) -> str | None:
-    """Our id of what Stripe has, if it was made by us."""
-    return (metadata or {}).get(OUR_ID)
-
-
-def uuid_of(mark: str | None) -> UUID | None:
-    try:
-        return None if mark is None else UUID(mark)
-    except ValueError:
-        return None
 
 
 def compare(

@@ -10,7 +10,7 @@ What leaves are our ids, numbers and fixed words: never a name, nor a text that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -208,6 +208,19 @@ def description(line: BilledLine) -> str:
     if line.usage_type is not None:
         words += f": {USAGE_TYPES.get(line.usage_type, OTHER_USAGE)}"
     return words if line.quantity is None else f"{words}, {plain(line.quantity)}"
+
+
+def mark_of(metadata: Mapping[str, str] | None) -> str | None:
+    """Our id of what Stripe has, if it was made by us."""
+    return (metadata or {}).get(OUR_ID)
+
+
+def uuid_of(mark: str | None) -> UUID | None:
+    """None for a mark that is none of ours: whoever else uses the account may set it."""
+    try:
+        return None if mark is None else UUID(mark)
+    except ValueError:
+        return None
 
 
 def unix_seconds(instant: datetime) -> int:

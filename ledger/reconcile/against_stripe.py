@@ -18,9 +18,10 @@ from uuid import UUID
 
 from ledger import store
 from ledger.db import Connection
-from ledger.domain.stripe_compare import is_here, mark_of, uuid_of
+from ledger.domain.stripe_compare import is_here
 from ledger.domain.stripe_egress import NotOpaque
 from ledger.domain.stripe_event import StripeEvent
+from ledger.domain.stripe_invoice import mark_of, uuid_of
 from ledger.reconcile.invoices import check_invoices
 from ledger.reconcile.stripe_invoices import PATIENCE, Days, InvoicesBeside
 from ledger.reconcile.stripe_report import Disagreement, StripeReport
