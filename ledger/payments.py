@@ -146,20 +146,26 @@ class _Effect:
             await self._done(None)
             await store.stripe_looks.forget(self._db, self._stripe_id)
             return []
+        if found is None:
+            await self._unheard(invoice)
+            return []
         await store.subscriptions.wait_for(self._db, invoice.subscription_id)
         before = await store.payments.steps(self._db, invoice.subscription_id)
         failed = await self._count(invoice)
-        if found is None:
-            await self._contradicts(invoice, "not there at Stripe")
-            gave_up = False
-        else:
-            gave_up = await self._becomes(invoice, found, failed)
+        gave_up = await self._becomes(invoice, found, failed)
         stored = await store.subscriptions.hold_by_id(self._db, invoice.subscription_id)
         assert stored is not None, "it is held by this transaction"
         after = await store.payments.steps(self._db, invoice.subscription_id)
         return await settle(
             self._db, stored, before, after, self._now, self._grace, gave_up=gave_up
         )
+
+    async def _unheard(self, invoice: Invoice) -> None:
+        """It is ours, and this key does not see it: that of another account, or of Stripe's test
+        mode, perhaps of one ledger alone. So what was told waits, and nobody gains access by it."""
+        why = "not there at Stripe"
+        await tell(self._db, invoice, "payment_contradicts", self._now, reason=why)
+        await store.stripe_looks.failed(self._db, self._stripe_id, self._real + POLL, why)
 
     async def _count(self, invoice: Invoice) -> list[StripeEvent]:
         """Ends what was told; the payments that failed by it."""

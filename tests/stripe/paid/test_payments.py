@@ -94,6 +94,29 @@ async def test_while_stripe_does_not_answer_no_step_is_taken(till: Till) -> None
     assert await till.use() == (403, "past_due")
 
 
+async def test_a_key_that_does_not_see_the_invoice_gives_nobody_access_and_ends_no_event(
+    till: Till,
+) -> None:
+    till.fail()
+    await till.tell()
+    await till.look()
+    await till.after(days=7)
+    assert await till.use() == (403, "past_due")
+    invoices = till.fake.books.objects["invoice"]
+    seen = invoices[till.stripe_id]
+    till.pay()
+    await till.tell()
+    del invoices[till.stripe_id]  # a ledger with the key of another account looks first
+    till.clock.advance(POLL)
+    await till.look()
+    assert await till.use() == (403, "past_due")
+    assert await till.audit("payment_contradicts") == 1
+    invoices[till.stripe_id] = seen
+    till.clock.advance(POLL)
+    await till.look()
+    assert ((await till.invoice()).status, await till.use()) == ("paid", (201, None))
+
+
 async def test_nothing_told_for_a_day_it_is_looked_at(till: Till) -> None:
     await till.look()
     till.pay()
