@@ -9,19 +9,23 @@ from typing import NamedTuple
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 from joserfc.jwk import KeySet
 
 from gateway import metrics
 from gateway.accounts import Accounts
 from gateway.admission import Admission
-from gateway.auth import Authenticator
+from gateway.audit import Audit
+from gateway.audit_handlers import AuditHandlers
+from gateway.auth import Authenticator, Denied
 from gateway.backlog import Backlog
 from gateway.catalogue import Catalogue
 from gateway.catalogue_handlers import CatalogueHandlers
 from gateway.corrections import UsageCorrections
+from gateway.denials import Denials
 from gateway.dev.tokens import DEV_ISSUER
 from gateway.handlers import Handlers
-from gateway.http import MAX_BODY
+from gateway.http import MAX_BODY, PRINCIPAL
 from gateway.invoice_handlers import InvoiceHandlers
 from gateway.invoices import Invoices
 from gateway.lane import Lanes
@@ -73,6 +77,7 @@ class Wired(NamedTuple):
     authenticator: Authenticator
     usage: Usage
     quotas: Quotas
+    denied: Denied
 
 
 def wire(settings: Settings, keys: KeySet) -> Wired:
@@ -128,7 +133,8 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
     authenticator = Authenticator(
         keys, DEV_ISSUER, settings.auth_audience, anonymous=settings.is_dev
     )
-    usage = Usage(admission, accounts, usage_types)
+    denials = Denials(desk)
+    usage = Usage(admission, accounts, usage_types, denials.note)
     quotas = Quotas(admission, accounts, usage_types)
     superseder = Superseder(scripts, settings.default_tier, settings.partitions)
     backlog = Backlog(settings.undrained_cap)
@@ -153,6 +159,7 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
             Catalogue(desk, usage_types, settings.default_tier),
             PlanMigrations(desk, now),
         ),
+        AuditHandlers(authenticator, Audit(accounts, desk)),
         OrganizationHandlers(authenticator, Organizations(accounts, desk, now)),
         InvoiceHandlers(authenticator, Invoices(accounts, desk, subscriptions, now)),
         SubscriptionHandlers(
@@ -161,7 +168,7 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
             SubscriptionChanges(accounts, Lifecycle(desk, superseder, settings.invoice_grace), now),
         ),
     )
-    app = web.Application(middlewares=[_answer_problems], client_max_size=MAX_BODY)
+    app = web.Application(middlewares=[_answering(denials.note)], client_max_size=MAX_BODY)
     for route in ROUTES:
         if route.test_only and not settings.test_clock:
             continue
@@ -174,9 +181,12 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
         await redis.look_round()  # before the first calls: a cluster takes others
         watching = asyncio.ensure_future(watch.for_ever())
         looking_back = asyncio.ensure_future(look_back.for_ever())
+        noting = asyncio.ensure_future(denials.for_ever())
         yield
         watching.cancel()
         looking_back.cancel()
+        noting.cancel()
+        await denials.close()
         for servers in (redis, *apart):
             await servers.close()
         for connected in (desk, pool):
@@ -186,27 +196,36 @@ def wire(settings: Settings, keys: KeySet) -> Wired:
                 connected.terminate()
 
     app.cleanup_ctx.append(connections)
-    return Wired(app, authenticator, usage, quotas)
+    return Wired(app, authenticator, usage, quotas, denials.note)
 
 
-@web.middleware
-async def _answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every error leaves as a problem document, and every answer is timed."""
-    began = clock.monotonic()
-    try:
-        if "\0" in request.path:  # Postgres refuses to look for it
-            raise Problem(Kind.NOT_FOUND, "there is no such path")
-        response = await handler(request)
-    except Problem as problem:
-        response = _problem(problem, request)
-    except web.HTTPException as error:
-        response = _problem(_of_aiohttp(error), request)
-    except Exception:
-        log.exception("internal_error", path=request.path, method=request.method)
-        response = _problem(Problem(Kind.INTERNAL, "an unexpected error; it was logged"), request)
-    route = request.match_info.route.name or "unknown"
-    metrics.answered(route, response.status, clock.monotonic() - began)
-    return response
+def _answering(denied: Denied) -> Middleware:
+    """Every error leaves as a problem document, every answer is timed, every denial is noted."""
+
+    @web.middleware
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        began, problem = clock.monotonic(), None
+        response: web.StreamResponse
+        try:
+            if "\0" in request.path:  # Postgres refuses to look for it
+                raise Problem(Kind.NOT_FOUND, "there is no such path")
+            response = await handler(request)
+        except Problem as error:
+            problem = error
+        except web.HTTPException as error:
+            problem = _of_aiohttp(error)
+        except Exception:
+            log.exception("internal_error", path=request.path, method=request.method)
+            problem = Problem(Kind.INTERNAL, "an unexpected error; it was logged")
+        route = request.match_info.route.name or "unknown"
+        if problem is not None:
+            response = _problem(problem, request)
+            if problem.denied:
+                denied(request.get(PRINCIPAL), route, response.status)
+        metrics.answered(route, response.status, clock.monotonic() - began)
+        return response
+
+    return answer
 
 
 def _problem(problem: Problem, request: web.Request) -> web.Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Literal
@@ -33,6 +34,7 @@ class Action(enum.StrEnum):  # hashed in C, once a request
     READ_SUBSCRIPTION = "read subscription, invoices"
     READ_ORGANIZATION = "read an organisation"
     CHANGE = "change plan, subscription, correct, close"
+    AUDIT = "audit, reconcile, revenue"
 
 
 class Reach(enum.IntEnum):
@@ -63,6 +65,7 @@ RIGHTS: dict[Action, dict[Role, Reach]] = {
     },
     Action.READ_ORGANIZATION: {"org_admin": _ORG, "finance": _ALL, "admin": _ALL},
     Action.CHANGE: {"finance": _ALL, "admin": _ALL},
+    Action.AUDIT: {"finance": _ALL, "admin": _ALL},
 }
 """The role table. A role that is not named may not."""
 
@@ -114,6 +117,9 @@ class Principal(msgspec.Struct, frozen=True):
     def acts_for(self, organization_id: UUID) -> bool:
         return self.every_organization or organization_id in self.organizations
 
+
+Denied = Callable[[Principal | None, str, int], None]
+"""Told of who was denied a route, by its name, and with which status; None: nobody we know."""
 
 DEV_SERVICE = Principal(
     subject="service-dev",

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import structlog
 
 from gateway.admission import settled
-from gateway.auth import Authenticator, Principal
+from gateway.auth import Authenticator, Denied, Principal
 from gateway.head import Head, Target
 from gateway.known import Unknown
 from gateway.messages import AccountQuery
@@ -43,15 +43,18 @@ Send = Callable[[Reply], None]
 class HotRoutes:
     """The functions of the hot routes, and how a request and its answer go through them."""
 
-    def __init__(self, authenticator: Authenticator, usage: Usage, quotas: Quotas) -> None:
+    def __init__(
+        self, authenticator: Authenticator, usage: Usage, quotas: Quotas, denied: Denied
+    ) -> None:
         self._authenticator = authenticator
         self._usage = usage
         self._quotas = quotas
+        self._denied = denied
         self._tasks: set[asyncio.Task[None]] = set()
 
     def serve(self, head: Head, body: bytes, send: Send) -> None:
         """Answers a request by `send`, once: at once or later."""
-        target = head.target
+        target, principal = head.target, None
         try:
             header = head.text(b"authorization")
             principal = self._authenticator.principal(
@@ -65,7 +68,7 @@ class HotRoutes:
                 except Unknown:
                     pass  # the ledger must be asked first, which takes a task
         except Exception as error:
-            _fail(error, target, send)
+            self._fail(error, principal, target, send)
             return
         self._later(target, principal, body, key, send)
 
@@ -83,7 +86,7 @@ class HotRoutes:
                     return
                 text, headers = self._usage.answer(event, places, outcome)
             except Exception as error:
-                _fail(error, target, send)
+                self._fail(error, principal, target, send)
                 return
             send(_json(201, text, headers))  # outside: what fails after it is no second answer
 
@@ -96,7 +99,7 @@ class HotRoutes:
             try:
                 reply = await self._answer(target, principal, body, key)
             except Exception as error:
-                _fail(error, target, send)
+                self._fail(error, principal, target, send)
                 return
             send(reply)
 
@@ -120,6 +123,19 @@ class HotRoutes:
             case name:
                 raise AssertionError(f"{name} is not served here")
 
+    def _fail(
+        self, error: Exception, principal: Principal | None, target: Target, send: Send
+    ) -> None:
+        if isinstance(error, Problem):
+            send(refusal(error, target.path))
+            if error.denied:
+                self._denied(principal, target.name, error.kind.status)
+            return
+        # Answered before it is logged: a log that cannot be written must not cost the answer.
+        send(refusal(Problem(Kind.INTERNAL, "an unexpected error; it was logged"), target.path))
+        with suppress(Exception):
+            log.error("internal_error", path=target.path, exc_info=error)
+
 
 def _json(status: int, body: bytes, headers: dict[str, str] = _NO_HEADERS) -> Reply:
     return Reply(status, _LINES[status], b"application/json", headers, body)
@@ -130,13 +146,3 @@ def refusal(problem: Problem, path: str | None) -> Reply:
     kind = problem.kind
     line = b"%d %s" % (kind.status, kind.title.encode())
     return Reply(kind.status, line, _PROBLEM, problem.headers, problem.body(path))
-
-
-def _fail(error: Exception, target: Target, send: Send) -> None:
-    if isinstance(error, Problem):
-        send(refusal(error, target.path))
-        return
-    # Answered before it is logged: a log that cannot be written must not cost the answer.
-    send(refusal(Problem(Kind.INTERNAL, "an unexpected error; it was logged"), target.path))
-    with suppress(Exception):
-        log.error("internal_error", path=target.path, exc_info=error)

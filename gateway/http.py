@@ -10,14 +10,17 @@ from gateway.auth import Authenticator, Principal
 from gateway.problems import Kind, Problem
 
 MAX_BODY = 2 * 1024 * 1024  # a batch of 1000 records of 2 KB
+PRINCIPAL = web.RequestKey("principal", Principal)  # who asked, for who looks at the answer
 BODY_S = 10  # to send a body; a slower client holds memory, not just a socket
 
 
 def caller(authenticator: Authenticator, request: web.Request) -> Principal:
     """Who asks. Raises the 401 problem."""
-    return authenticator.principal(
+    found = authenticator.principal(
         request.headers.get("Authorization"), request.headers.get("Host")
     )
+    request[PRINCIPAL] = found
+    return found
 
 
 async def body_of(request: web.Request, most: int = MAX_BODY) -> bytes:

@@ -14,6 +14,7 @@ from ledger.domain.durability import Profile, Verdict
 from lua.types import Outcome
 
 if TYPE_CHECKING:  # the hot path counts too, and knows nothing of Postgres
+    from ledger.audit.state import Audit
     from ledger.billing_state import Billing
 
 USAGE = Counter("billing_usage", "Usage recorded, in whole quantities", ["usage_type"])
@@ -122,6 +123,31 @@ EVENTS_AGE = Gauge(
 WEBHOOKS_REFUSED = Counter(
     "billing_stripe_webhooks_refused", "Events that were not signed by Stripe just now", ["reason"]
 )
+AUDIT_UNSEALED = Gauge(
+    "billing_audit_unsealed",
+    "Audit events that have no place in the chain yet",
+    multiprocess_mode="mostrecent",
+)
+AUDIT_UNSEALED_AGE = Gauge(
+    "billing_audit_unsealed_seconds",
+    "How long the oldest of them has waited",
+    multiprocess_mode="mostrecent",
+)
+AUDIT_SEQUENCE = Gauge(
+    "billing_audit_sequence",
+    "How long the chain of audit events is; it never gets shorter",
+    multiprocess_mode="mostrecent",
+)
+AUDIT_UNDELIVERED = Gauge(
+    "billing_audit_undelivered",
+    "Audit events, usage included, that the audit service does not have yet",
+    multiprocess_mode="mostrecent",
+)
+AUDIT_FAILING = Gauge(
+    "billing_audit_delivery_failing_seconds",
+    "How long the audit service has taken nothing of some chain",
+    multiprocess_mode="mostrecent",
+)
 DURABILITY = Gauge(
     "billing_durability_in_force",
     "1 at the durability profile that Redis keeps, 0 at the others",
@@ -192,6 +218,15 @@ def billed(billing: Billing) -> None:
     for _, step in SCHEDULE:
         OWED.labels(step).set(billing.owed.get(step, 0))
     EVENTS_AGE.set(billing.told.oldest_s)
+
+
+def evidenced(audit: Audit) -> None:
+    """What the ledger says of the audit trail."""
+    AUDIT_UNSEALED.set(audit.sealing.unsealed)
+    AUDIT_UNSEALED_AGE.set(audit.sealing.oldest_s)
+    AUDIT_SEQUENCE.set(audit.sealing.sequence)
+    AUDIT_UNDELIVERED.set(audit.delivered.waiting)
+    AUDIT_FAILING.set(audit.delivered.failing_s)
 
 
 def exposition() -> bytes:

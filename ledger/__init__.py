@@ -19,7 +19,10 @@ them, `ledger.stripe_api` asks Stripe. `ledger.payments` (by `ledger.payment_aud
 of an invoice there, `ledger.dunning` what that makes of its subscription. `ledger.organizations`
 keeps what is known of an organisation.
 
-What went wrong: `ledger.reconcile` compares rows, totals, seals (`ledger.seals`) and counters, and
+`ledger.audit` is the evidence: it seals what was done, verifies that nothing was changed since, and
+gives it to the audit service.
+
+What went wrong: `ledger.reconcile` compares rows, totals, seals and counters, and
 `ledger.recalculate` makes them anew; `ledger.dead_letters` and `ledger.adoption` carry out what an
 operator decided.
 

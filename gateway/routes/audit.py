@@ -1,0 +1,27 @@
+"""The audit trail."""
+
+from __future__ import annotations
+
+from gateway import audit_messages as audit
+from gateway.route import BASE, Route
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path=f"{BASE}/audit/events",
+        name="list_audit_events",
+        summary="All that was done other than usage, and denied access, newest first",
+        query=audit.AuditEventQuery,
+        answers={200: audit.AuditEventList},
+        refuses=(400,),
+    ),
+    Route(
+        method="GET",
+        path=f"{BASE}/audit/verify",
+        name="verify_audit",
+        summary="Whether the newest part of every hash chain is as it was sealed",
+        query=audit.VerifyQuery,
+        answers={200: audit.VerifyAnswer},
+        refuses=(400, 404),
+    ),
+)
