@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from lua.keys import uuid_text
 
 # More than any batch has: whoever edits a seal must not make verify hold a whole table.
 MOST_RECORDS = 100_000
+AT_ONCE = 200  # records hashed while nothing else runs: some milliseconds
 _LOWEST = -(2**63)  # rows of before the first place are no chain's: told of as well
 
 
@@ -86,7 +88,10 @@ async def _check_seal(checked: Checked, partition: int, one: Seal, rows: _Rows) 
     async for row in rows.before(last + 1):
         if len(covered) <= MOST_RECORDS:
             covered.append(row)
-    _check_rows(checked, partition, one, covered)
+    if len(covered) > AT_ONCE:  # others may wait for this thread
+        await asyncio.to_thread(_check_rows, checked, partition, one, covered)
+    else:
+        _check_rows(checked, partition, one, covered)
     checked.at, checked.head = last, one.head
     checked.rows += len(covered)
 
