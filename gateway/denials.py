@@ -22,6 +22,7 @@ from ledger.domain.audit import instant
 log = structlog.get_logger()
 
 WINDOW_S = 10  # what a process that is killed forgets
+CLOSE_S = 2  # for the last of them, when Postgres is slow
 KINDS = 3  # of route and status, told apart for one caller in a window
 CALLERS = 16
 _UNKNOWN = "unknown"  # no token, or none that is valid
@@ -82,7 +83,7 @@ class Denials:
     async def close(self) -> None:
         """Writes the rest, if Postgres takes it soon."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(CLOSE_S):
                 await self.flush()
 
     def _room_for(self, denial: _Denial, at: datetime) -> _Count:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ledger import store
+from ledger import db, store
 from ledger.audit import verify
 from ledger.audit.findings import Finding
 from ledger.audit.sealing import Sealer
@@ -67,31 +67,30 @@ class Trail:
         first = "SELECT MIN(partition) FROM audit_seals"
         return int(await self.sql.fetchval(first))
 
-    async def reseal_as_before(self) -> None:
-        """Has every seal as a ledger of before migration 0018 makes it."""
-        decimals = await store.usage_types(self.sql)
-        heads: dict[int, bytes] = {}
-        for row in await self.sql.fetch("SELECT * FROM audit_seals ORDER BY last_position"):
-            partition, first = row["partition"], row["first_position"]
-            async with self.sql.transaction(isolation="repeatable_read"):
-                found = store.seals.sealed_records(self.sql, partition, first - 1, decimals)
-                records = [one async for at, one in found if at <= row["last_position"]]
-            previous = heads.get(partition, FIRST_HEAD)
-            made = seal(previous, records, partition=partition, first=first, version=1)
-            heads[partition] = made.head
-            await self.sql.execute(
-                "UPDATE audit_seals SET version = 1, marks = '', previous = $3, head = $4"
-                " WHERE partition = $1 AND last_position = $2",
-                partition,
-                row["last_position"],
-                previous,
-                made.head,
-            )
-            await self.sql.execute(
-                "UPDATE stream_cursor SET audit_head = $2 WHERE partition = $1",
-                partition,
-                made.head,
-            )
+
+async def reseal_as_before(sql: db.Connection) -> None:
+    """Has every seal as a ledger of before migration 0018 makes it."""
+    decimals = await store.usage_types(sql)
+    heads: dict[int, bytes] = {}
+    for row in await sql.fetch("SELECT * FROM audit_seals ORDER BY last_position"):
+        partition, first = row["partition"], row["first_position"]
+        async with sql.transaction(isolation="repeatable_read"):
+            found = store.seals.sealed_records(sql, partition, first - 1, decimals)
+            records = [one async for at, one in found if at <= row["last_position"]]
+        previous = heads.get(partition, FIRST_HEAD)
+        made = seal(previous, records, partition=partition, first=first, version=1)
+        heads[partition] = made.head
+        await sql.execute(
+            "UPDATE audit_seals SET version = 1, marks = '', previous = $3, head = $4"
+            " WHERE partition = $1 AND last_position = $2",
+            partition,
+            row["last_position"],
+            previous,
+            made.head,
+        )
+        await sql.execute(
+            "UPDATE stream_cursor SET audit_head = $2 WHERE partition = $1", partition, made.head
+        )
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,12 @@ import pytest
 from gateway import denials
 from gateway.auth import Principal
 from gateway.denials import CALLERS, KINDS, Denials
+from gateway.dev.postgres import Postgres
+from gateway.dev.servers import Valkey
 from ledger import db
 from tests.audit.conftest import AT
 from tests.conftest import Service, Services
+from tests.gateway.conftest import fresh
 from tests.ledger.plans import allows, organization_on_plan
 
 USAGE = {"user_id": "ada", "usage_type": "api_calls", "quantity": 1}
@@ -24,6 +27,7 @@ USAGE = {"user_id": "ada", "usage_type": "api_calls", "quantity": 1}
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(denials, "WINDOW_S", 3600)  # what is written, is written at the end
+    monkeypatch.setattr(denials, "CLOSE_S", 60)
 
 
 async def noted(connection: db.Connection) -> list[tuple[str, str, int | None, int]]:
@@ -93,49 +97,69 @@ def times() -> Iterator[datetime]:
     return (AT + timedelta(seconds=number) for number in range(10**9))
 
 
+@pytest.fixture(scope="module")
+async def connected(
+    postgres: Postgres,
+    valkey: Valkey,
+    _numbers: Iterator[int],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[tuple[db.Connection, db.Pool]]:
+    """One database for all that need no gateway."""
+    settings = await fresh(postgres, valkey, next(_numbers), tmp_path_factory.mktemp("data"))
+    opened = await db.connect(settings.database_url)
+    async with db.pool(settings.database_url, 2) as pool:
+        yield opened, pool
+    await opened.close()
+
+
 @pytest.fixture
-async def counted(database_url: str, times: Iterator[datetime]) -> AsyncIterator[Denials]:
-    async with db.pool(database_url, 2) as pool:
-        yield Denials(pool, lambda: next(times))
+async def sql(connected: tuple[db.Connection, db.Pool]) -> db.Connection:
+    await connected[0].execute("TRUNCATE audit_events")
+    return connected[0]
+
+
+@pytest.fixture
+def counted(connected: tuple[db.Connection, db.Pool], times: Iterator[datetime]) -> Denials:
+    return Denials(connected[1], lambda: next(times))
 
 
 async def test_a_flood_of_one_caller_is_a_few_events_with_a_count(
-    counted: Denials, connection: db.Connection
+    counted: Denials, sql: db.Connection
 ) -> None:
     for number in range(1000):
         counted.note(who("mallory"), f"route {number % 50}", 403)
         counted.note(None, f"route {number % 2}", 401)
     await counted.flush()
-    found = await noted(connection)
+    found = await noted(sql)
     assert len(found) == KINDS + 1 + 2
     assert sum(count for actor, *_, count in found if actor == "mallory") == 1000
     assert [count for actor, *_, count in found if actor == "unknown"] == [500, 500]
 
 
 async def test_a_flood_of_many_callers_is_a_few_events_with_a_count(
-    counted: Denials, connection: db.Connection
+    counted: Denials, sql: db.Connection
 ) -> None:
     for number in range(500):
         counted.note(who(f"mallory {number}"), "record_usage", 403)
     await counted.flush()
-    found = await noted(connection)
+    found = await noted(sql)
     assert len(found) == CALLERS + 1
     assert ("others", "others", None, 500 - CALLERS) in found
     await counted.flush()
-    assert len(await noted(connection)) == CALLERS + 1, "each is written once"
+    assert len(await noted(sql)) == CALLERS + 1, "each is written once"
 
 
 async def test_what_cannot_be_written_is_written_later_with_what_came_meanwhile(
-    counted: Denials, connection: db.Connection
+    counted: Denials, sql: db.Connection
 ) -> None:
     counted.note(who("mallory"), "record_usage", 403)
-    await connection.execute("ALTER TABLE audit_events RENAME TO away")
+    await sql.execute("ALTER TABLE audit_events RENAME TO away")
     await counted.flush()
     counted.note(who("mallory"), "record_usage", 403)
-    await connection.execute("ALTER TABLE away RENAME TO audit_events")
+    await sql.execute("ALTER TABLE away RENAME TO audit_events")
     await counted.flush()
-    assert await noted(connection) == [("mallory", "record_usage", 403, 2)]
-    details = msgspec.json.decode(await connection.fetchval("SELECT details FROM audit_events"))
+    assert await noted(sql) == [("mallory", "record_usage", 403, 2)]
+    details = msgspec.json.decode(await sql.fetchval("SELECT details FROM audit_events"))
     assert details["first_at"] < details["last_at"]
 
 

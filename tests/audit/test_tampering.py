@@ -7,7 +7,7 @@ import pytest
 
 from ledger.audit import verify
 from ledger.audit.findings import MOST
-from tests.audit.conftest import EVENTS, Trail
+from tests.audit.conftest import EVENTS, Trail, reseal_as_before
 
 ROW = "partition = {p} AND position = {n}"
 COLUMNS = (
@@ -214,7 +214,7 @@ async def test_of_a_chain_that_is_broken_everywhere_the_first_are_named(trail: T
 
 async def test_seals_of_an_earlier_build_are_verified_as_that_made_them(trail: Trail) -> None:
     """A ledger of before migration 0018 may drain beside this one."""
-    await trail.reseal_as_before()
+    await reseal_as_before(trail.sql)
     assert await trail.found() == []
     partition = await trail.partition()
     await trail.sql.execute(
