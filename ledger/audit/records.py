@@ -163,7 +163,7 @@ def _name_rows(checked: Checked, one: Seal, covered: list[_Row]) -> None:
         return
     if one.kept is not None and not one.marks:
         if (lost := one.kept - len(covered)) > 0:
-            found.add(one.last_position, f"{lost} records that a purge left are missing")
+            found.add(one.last_position, f"of the records that a purge left are missing: {lost}")
         return
     marks = [one.marks[at : at + MARK_BYTES] for at in range(0, len(one.marks), MARK_BYTES)]
     sealed = dict(enumerate(marks, first))
