@@ -37,6 +37,7 @@ COMMENT ON COLUMN audit_deliveries.not_before IS 'Claimed by a ledger, or the au
 ALTER TABLE audit_seals
     ADD COLUMN version SMALLINT NOT NULL DEFAULT 1,
     ADD COLUMN marks   BYTEA NOT NULL DEFAULT '';
-COMMENT ON COLUMN audit_seals.marks IS 'First 8 bytes of the hash of each record, in order: by them verify names the one that was changed.';
+COMMENT ON COLUMN audit_seals.marks IS 'First 8 bytes of the hash of each record, in order: by them verify names the one that was changed. Zeros: a purge took it.';
+COMMENT ON COLUMN audit_seals.kept_head IS 'Made as head is, of the records that were left, after head in place of previous: docs/audit.md.';
 ALTER TABLE audit_seals ALTER COLUMN marks SET STORAGE EXTERNAL; -- hashes do not compress
 COMMENT ON TABLE audit_seals IS 'The hash chain of each partition''s records, a link per drained batch: docs/audit.md.';
