@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from gateway import denials
-from gateway.auth import Principal
+from gateway.auth import Action, Principal
 from gateway.denials import CALLERS, KINDS, Denials
 from gateway.dev.postgres import Postgres
 from gateway.dev.servers import Valkey
+from gateway.head import Target
+from gateway.hotroutes import HotRoutes, Reply
+from gateway.known import Unknown
 from ledger import db
 from tests.audit.conftest import AT
 from tests.conftest import Service, Services
@@ -161,6 +165,34 @@ async def test_what_cannot_be_written_is_written_later_with_what_came_meanwhile(
     assert await noted(sql) == [("mallory", "record_usage", 403, 2)]
     details = msgspec.json.decode(await sql.fetchval("SELECT details FROM audit_events"))
     assert details["first_at"] < details["last_at"]
+
+
+async def test_who_the_auth_service_was_asked_about_is_named() -> None:
+    """On the raw hot path, where nobody is known at once by an opaque token."""
+    told: list[tuple[str | None, str, int]] = []
+
+    def denied(principal: Principal | None, route: str, status: int) -> None:
+        told.append((principal and principal.subject, route, status))
+
+    async def caller(*_: object) -> Principal:
+        return who("mallory")
+
+    def principal(*_: object) -> Principal:
+        raise Unknown(caller)  # type: ignore[arg-type]
+
+    async def record(caller: Principal, *_: object) -> None:
+        caller.reach(Action.RECORD_USAGE)
+
+    target = Target("record_usage", "/usage")
+    head = SimpleNamespace(target=target, peer="::1", text=lambda _: "Bearer opaque")
+    authenticator = SimpleNamespace(principal=principal, caller=caller)
+    routes = HotRoutes(
+        cast(Any, authenticator), cast(Any, SimpleNamespace(record=record)), cast(Any, None), denied
+    )
+    answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    routes.serve(cast(Any, head), b"", answered.set_result)
+    assert (await answered).status == 403
+    assert told == [("mallory", "record_usage", 403)]
 
 
 async def test_the_gateway_writes_them_by_itself(
