@@ -198,11 +198,15 @@ def _stripe(config: settings.Settings, state: StripeState, mode: str) -> Finding
         return Finding(
             "warning",
             f"stripe: STRIPE_MODE is {config.stripe_mode} here, but the ledger was started with "
-            f"{mode}; restart it with the one that is meant",
+            f"{mode}: set the same here, or restart the ledger with the one that is meant",
         )
-    if config.stripe_api_key is not None:
-        return Finding("ok", f"stripe: delivery is on; {stand}")
-    return Finding("ok", f"stripe: delivery is off, STRIPE_API_KEY is not set; {stand}")
+    if config.stripe_api_key is None:
+        return Finding(
+            "ok",
+            f"stripe: STRIPE_API_KEY is not set here; a ledger without it sends nothing; {stand}",
+        )
+    stopped = "stopped, Stripe refuses the API key" if state.is_stopped else "on"
+    return Finding("ok", f"stripe: delivery is {stopped}; {stand}")
 
 
 async def _redis_time(redis: Multiplexer) -> int:

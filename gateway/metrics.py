@@ -120,6 +120,11 @@ EVENTS_AGE = Gauge(
     "How long the oldest event of Stripe has waited to be seen to",
     multiprocess_mode="mostrecent",
 )
+LOOKS_AGE = Gauge(
+    "billing_stripe_looks_oldest_seconds",
+    "How long ago Stripe was to be asked about an open invoice, and did not answer",
+    multiprocess_mode="mostrecent",
+)
 BESIDE_STRIPE = Gauge(
     "billing_stripe_reconcile_findings",
     "What did not agree when invoices were last compared with Stripe's",
@@ -244,6 +249,7 @@ def billed(billing: Billing) -> None:
     for _, step in SCHEDULE:
         OWED.labels(step).set(billing.owed.get(step, 0))
     EVENTS_AGE.set(billing.told.oldest_s)
+    LOOKS_AGE.set(billing.unlooked.oldest_s)
     if (beside := billing.beside_stripe) is not None:
         for kind, found in beside.findings.items():
             BESIDE_STRIPE.labels(kind).set(found)

@@ -17,11 +17,11 @@ and writes invoices (`ledger.invoicing`); `ledger.billing_state` is how that goe
 about an invoice. `ledger.stripe_calls` owes invoices to Stripe, `ledger.metering` usage where
 Stripe's meters count it (`ledger.stripe_mode`); `ledger.stripe_delivery` delivers,
 `ledger.stripe_api` asks Stripe (`ledger.stripe_failures`: in vain), `ledger.stripe_reading` reads
-there what is compared, `ledger.stripe_key` stops all while the key is refused. `ledger.payments`
-(by `ledger.payment_audit`) is what became of an invoice there, `ledger.dunning` what that makes of
-its subscription. `ledger.organizations` keeps what is known of an organisation; `ledger.retention`
-purges records that were kept long enough, `ledger.pseudonyms` takes a user out of what need not be
-kept.
+there what is compared (`ledger.stripe_pages`: lists), `ledger.stripe_key` stops all while the key
+is refused. `ledger.payments` (by `ledger.payment_audit`) is what became of an invoice there,
+`ledger.dunning` what that makes of its subscription. `ledger.organizations` keeps what is known of
+an organisation; `ledger.retention` purges records that were kept long enough, `ledger.pseudonyms`
+takes a user out of what need not be kept.
 
 `ledger.audit` is the evidence: it seals what was done, verifies that nothing was changed since, and
 gives it to the audit service.

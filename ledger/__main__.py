@@ -29,6 +29,11 @@ async def main(config: settings.Settings) -> int:
             if missing:
                 raise migrate.MigrationError(f"{missing[0]} is not applied; run ./run migrate")
             await loops.check_partitions(connection, config.partitions)
+        finally:
+            await connection.close()
+        # Of a million totals that were invoiced a change of it takes longer than a statement may.
+        connection = await db.connect(config.database_url, patient=True)
+        try:
             await stripe_mode.set_mode(connection, config.stripe_mode, clock.now())
         finally:
             await connection.close()

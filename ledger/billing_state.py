@@ -12,6 +12,7 @@ from ledger.db import Executor
 from ledger.store.billing_state import Failures
 from ledger.store.outbox import Overdue
 from ledger.store.stripe_events import Waiting
+from ledger.store.stripe_looks import OverdueLooks
 from ledger.store.stripe_reconcile import ReconcileState
 from ledger.store.stripe_state import StripeState
 from ledger.supersede import OVERDUE_S
@@ -26,8 +27,8 @@ class Billing(msgspec.Struct, frozen=True):
     """`issued`: the totals of all invoices by currency. `waiting`: changes that have not reached
     every quota. `stripe`: delivery to Stripe; `outcomes`: how its tries ended. `payments`: what
     became of payments, ever; `owed`: invoices in dunning by step; `told`: what Stripe has told and
-    nobody has seen to; `beside_stripe`: how invoices agree with Stripe's, None where no ledger has
-    a key."""
+    nobody has seen to; `unlooked`: open invoices that Stripe was to be asked about;
+    `beside_stripe`: how invoices agree with Stripe's, None where no ledger has a key."""
 
     issued: Mapping[str, Decimal]
     parked: int
@@ -38,6 +39,7 @@ class Billing(msgspec.Struct, frozen=True):
     payments: Mapping[str, int]
     owed: Mapping[str, int]
     told: Waiting
+    unlooked: OverdueLooks
     beside_stripe: ReconcileState | None
 
     def reasons(self) -> Iterator[str]:
@@ -67,6 +69,10 @@ class Billing(msgspec.Struct, frozen=True):
         if self.told.oldest_s > UNSEEN_S:
             minutes = self.told.oldest_s // 60
             yield f"events of Stripe wait for {minutes} minutes: {self.told.waiting}"
+        if self.unlooked.oldest_s > UNDELIVERED_S:
+            hours = self.unlooked.oldest_s // 3600
+            invoices = self.unlooked.invoices
+            yield f"Stripe was not heard about open invoices for {hours} hours: {invoices}"
         if self.beside_stripe is not None:
             yield from _beside_stripe(self.beside_stripe)
 
@@ -93,5 +99,6 @@ async def look(db: Executor) -> Billing:
         await store.payments.outcomes(db),
         await store.payments.owed_by_step(db),
         await store.stripe_events.state(db),
+        await store.stripe_looks.overdue(db),
         await store.stripe_reconcile.state(db),
     )

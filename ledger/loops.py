@@ -11,9 +11,7 @@ from typing import Any
 import structlog
 
 from ledger import clock, db, reload, service_time, store
-from ledger.audit import heads
-from ledger.audit.delivery import Delivery
-from ledger.audit.sealing import Sealer
+from ledger.audit import work as audit_work
 from ledger.corrections import Corrections
 from ledger.cycle import Cycle
 from ledger.drain import Drain
@@ -41,9 +39,6 @@ RECONCILE_S = 2.0  # between looks for a partition that is due
 CYCLE_S = 2.0  # between looks for periods that are over and plans to be migrated
 SUPERSEDE_S = 2.0  # between looks for changes whose sender died
 METERING_S = 60.0  # between looks for usage that meters are to count
-SEAL_S = 1.0  # how long an audit event is without its place in the chain
-HEADS_S = 600.0  # between signed heads in the log: no chain can be cut off further back unseen
-DELIVER_S = 2.0  # between looks for what the audit service lacks
 STRIPE_S = 2.0  # between looks for invoices that are to be delivered, and for what became of them
 # Each waits for Stripe most of the time. One payer's call that gets no answer must not hold up all.
 STRIPE_WORKERS = 4
@@ -78,9 +73,10 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         group.create_task(_for_ever("reconcile", settings, stop, partial(_reconcile, stop)))
         group.create_task(_for_ever("supersede", settings, stop, _supersede))
         group.create_task(_for_ever("cycle", settings, stop, _cycle))
-        group.create_task(_for_ever("seal", settings, stop, _seal))
+        group.create_task(_for_ever("seal", settings, stop, audit_work.seal))
         if settings.audit_service_url is not None:
-            group.create_task(_cut([_for_ever("audit_delivery", settings, stop, _deliver)], stop))
+            deliver = _for_ever("audit_delivery", settings, stop, audit_work.deliver)
+            group.create_task(_cut([deliver], stop))
         if settings.stripe_api_key is None:
             log.warning("stripe_delivery_off", reason="STRIPE_API_KEY is not set; invoices wait")
         else:
@@ -153,35 +149,6 @@ async def _cycle(settings: Settings, connection: db.Connection, redis: Redis) ->
     return once
 
 
-async def _seal(settings: Settings, connection: db.Connection, _: Redis) -> Once:
-    sealer, key = Sealer(connection), heads.signing_key(settings)
-    if key is None:
-        log.warning("audit_heads_off", reason="AUDIT_SIGNING_KEY is not set; no head is signed")
-    signed_at = clock.monotonic() - HEADS_S
-
-    async def once() -> float:
-        nonlocal signed_at
-        sealed = await sealer.run_once()
-        if key is not None and clock.monotonic() - signed_at >= HEADS_S:
-            signed_at = clock.monotonic()
-            said = await heads.now(connection, clock.now())
-            log.info("audit_heads", head=heads.sign(said, key))
-        return 0 if sealed else SEAL_S
-
-    return once
-
-
-async def _deliver(settings: Settings, connection: db.Connection, _: Redis) -> Once:
-    assert settings.audit_service_url is not None
-    await store.audit_deliveries.begin(connection)
-    delivery = Delivery(connection, settings.audit_service_url)
-
-    async def once() -> float:
-        return 0 if await delivery.run_once() else DELIVER_S
-
-    return once
-
-
 async def _stripe(key: Secret, settings: Settings, stop: asyncio.Event) -> None:
     """Delivers invoices or usage to Stripe and asks what became of them; whatever Stripe does, the
     ledger's other work goes on and ends."""
@@ -231,7 +198,8 @@ async def _stripe(key: Secret, settings: Settings, stop: asyncio.Event) -> None:
         metering = Metering(connection, api)
 
         async def once() -> float:
-            return 0 if await metering.run_once() else METERING_S
+            await metering.run_once()
+            return METERING_S
 
         return once
 

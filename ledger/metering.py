@@ -7,8 +7,9 @@ is in exactly one event, whatever dies when. `ledger.stripe_delivery` sends them
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from uuid import UUID
 
 import structlog
 
@@ -19,7 +20,6 @@ from ledger.domain.stripe_meter import event_call, event_id, event_name, latest_
 from ledger.invoicing import Invoicing
 from ledger.store.metering import ToMeter
 from ledger.store.stripe_calls import Payer
-from ledger.store.subscriptions import Subscription
 from ledger.stripe_api import StripeApi
 from ledger.stripe_failures import StripeFailure
 
@@ -28,6 +28,7 @@ log = structlog.get_logger()
 # Stripe takes a thousand calls a second of all customers, and of one one at a time.
 EVERY = timedelta(minutes=5)
 BATCH = 200  # events that are written in one transaction
+SLICE = 200  # subscriptions whose usage is added up by one statement, which has 10 s
 
 
 class Metering:
@@ -48,11 +49,23 @@ class Metering:
         except StripeFailure as error:
             log.warning("stripe_meters_unknown", reason=f"{type(error).__name__}: {error}")
             return 0
+        written, after = 0, UUID(int=0)
+        while some := await store.metering.subscriptions(self._db, after, SLICE):
+            taken = await self._write(some, counted)
+            written += taken or 0
+            if taken is None:
+                break
+            if taken < BATCH:  # else they may have more
+                after = some[-1]
+        return written
+
+    async def _write(self, some: Sequence[UUID], counted: Sequence[str]) -> int | None:
+        """Events of these subscriptions; None while that is not for us to do."""
         now = self._now()
         async with self._db.transaction():
             if not await store.metering.hold(self._db):
-                return 0
-            due = await store.metering.to_meter(self._db, counted, now - EVERY, BATCH)
+                return None
+            due = await store.metering.to_meter(self._db, some, counted, now - EVERY, BATCH)
             return sum([await self._take(one, now) for one in due])
 
     async def _counted(self) -> list[str]:
@@ -84,7 +97,7 @@ class Metering:
             return False  # a test clock is ahead: Stripe takes nothing of tomorrow
         if one.used < one.taken and now < period.end:
             return False  # a correction: the usage to come makes it good
-        payer = _payer(stored)
+        payer = Payer.of(stored)
         minute = await store.metering.free_minute(
             self._db, payer.payer_id, one.usage_type, period.start, latest
         )
@@ -96,9 +109,3 @@ class Metering:
         calls = [customer_call(payer.payer_id), event_call(event, one.usage_type, units, minute)]
         await store.stripe_calls.insert(self._db, payer, None, calls, now)
         return True
-
-
-def _payer(stored: Subscription) -> Payer:
-    if stored.scope == "user" or stored.organization_id is None:
-        return Payer(stored.user_id, "user")
-    return Payer(stored.organization_id, "organization")

@@ -22,7 +22,7 @@ from ledger.db import Connection
 from ledger.domain.dunning import schedule
 from ledger.domain.payment import Seen, judge
 from ledger.domain.stripe_event import StripeEvent
-from ledger.domain.stripe_invoice import OUR_ID, Ids, amount_of
+from ledger.domain.stripe_invoice import Ids, amount_of, mark_of, uuid_of
 from ledger.dunning import settle
 from ledger.invoice_actions import NotPossible, write_off
 from ledger.payment_audit import tell
@@ -41,10 +41,8 @@ PLAN = timedelta(minutes=1)  # between looks for invoices that are new in Stripe
 # Stripe repeats an event for days by itself, and by hand for a month. What is told again after it
 # is forgotten here is counted again.
 KEPT = timedelta(days=90)
-FORGET, FORGET_MOST = (
-    timedelta(hours=1),
-    10_000,
-)  # between looks for older ones; rows in one of them
+FORGET = timedelta(hours=1)  # between looks for older ones
+FORGET_MOST = 10_000  # rows in one of them
 _TOLD = {
     "paid": "invoice_paid",
     "void": "invoice_voided",
@@ -79,8 +77,11 @@ class Payments:
         if until is not None and real < until:
             return 0
         looked = 0
-        for stripe_id in await store.stripe_looks.due(self._db, real, now, BATCH):
-            looked += await self._look(stripe_id, now, real)
+        try:
+            for stripe_id in await store.stripe_looks.due(self._db, real, now, BATCH):
+                looked += await self._look(stripe_id, now, real)
+        except KeyRefused:
+            return looked  # so would be all the others
         return looked
 
     async def _look(self, stripe_id: str, now: datetime, real: datetime) -> bool:
@@ -98,6 +99,8 @@ class Payments:
             reason = f"{type(error).__name__} {error}"
             await store.stripe_looks.failed(self._db, stripe_id, real + wait, reason)
             log.warning("stripe_look_waiting", reason=reason, attempts=attempts)
+            if isinstance(error, KeyRefused):
+                raise
             return False
         await accepted_for_reading(self._db)
         async with self._db.transaction():
@@ -137,7 +140,7 @@ class _Effect:
 
     async def of(self, found: StripeObject | None) -> list[int]:
         """What is then owed to Redis."""
-        ours = None if found is None else _uuid(found.metadata.get(OUR_ID))
+        ours = None if found is None else uuid_of(mark_of(found.metadata))
         invoice = await store.payments.hold(self._db, self._stripe_id, ours)
         if invoice is None:
             await self._done(None)
@@ -223,13 +226,15 @@ class _Effect:
         self, invoice: Invoice, found: StripeObject, failed: Sequence[StripeEvent]
     ) -> bool:
         """Takes the step that is due, if the invoice is owed; whether it was given up by that."""
-        if found.status != "open" or invoice.due_at is None:
+        if found.status != "open" or invoice.issued_at is None or invoice.due_at is None:
             await self._again(None)  # a draft still, on its way
             return False
         # Sent to Stripe late, it is due later there; by a test clock only our own date moves.
         due = max(invoice.due_at, datetime.fromtimestamp(found.due_date or 0, UTC))
         ahead = self._now - self._real  # 0, but under the test clock: Stripe is not in the future
-        since = [one.created_at + ahead for one in failed] + ([due] if due <= self._now else [])
+        # No event makes it owed since before there was an invoice: access would go in two days.
+        since = [min(max(one.created_at + ahead, invoice.issued_at), self._now) for one in failed]
+        since += [due] if due <= self._now else []
         before = await store.payments.owed(self._db, invoice.invoice_id)
         if before is not None:
             since.append(before.owed_since)
@@ -248,10 +253,3 @@ class _Effect:
         await tell(self._db, invoice, "invoice_uncollectible", self._now, at_stripe="open")
         await self._settled(invoice)
         return True
-
-
-def _uuid(text: str | None) -> UUID | None:
-    try:
-        return None if text is None else UUID(text)
-    except ValueError:
-        return None

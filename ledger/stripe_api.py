@@ -20,11 +20,14 @@ import stripe
 
 from ledger.domain import stripe_egress
 from ledger.domain.stripe_invoice import (
-    OUR_ID,
+    PATHS,
     Call,
     Ids,
     Operation,
     Request,
+    Units,
+    UnixSeconds,
+    mark_of,
     request_of,
     unix_seconds,
 )
@@ -37,6 +40,7 @@ from ledger.stripe_failures import (
     TryLater,
     Unknown,
 )
+from ledger.stripe_pages import Listed, Page, pages
 
 # The version of the OpenAPI document that tests hold every request against. Another one is a
 # change of this line and of the test's package together.
@@ -51,22 +55,17 @@ logging.getLogger("stripe").setLevel(logging.CRITICAL)
 _HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Stripe-Version")
 
 T = TypeVar("T")
+One = TypeVar("One", bound=Listed)
 
 CONNECT_S = 5.0
+# Of a page of invoices, with lines, 3 MB; but a few bytes that were compressed may be gigabytes.
+LONGEST_ANSWER = 32 * 1024 * 1024
 ANSWER_S = 30.0  # Stripe gives finalising an invoice longer than anything else
 # A customer is looked for among those made since the first try; Stripe's clock is not ours.
 _CLOCKS = timedelta(hours=1)
-_PAGE = 100  # the most that Stripe lists at once
 _LONGEST_WAIT_S = 3600
 # Of a meter event whose identifier Stripe has seen: it is there. Some answers have no code.
 _DUPLICATE, _DUPLICATE_WORDS = "duplicate_meter_event", "already exists with identifier"
-
-_LISTS: dict[Operation, str] = {
-    "customer": "/v1/customers",
-    "invoice": "/v1/invoices",
-    "item": "/v1/invoiceitems",
-    "credit_note": "/v1/credit_notes",
-}
 
 
 class StripeObject(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,9 +74,9 @@ class StripeObject(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     status: str | None = None
-    total: int | None = None
-    amount_paid: int | None = None
-    due_date: int | None = None
+    total: Units | None = None
+    amount_paid: Units | None = None
+    due_date: UnixSeconds | None = None
     metadata: dict[str, str] = {}
 
 
@@ -86,12 +85,8 @@ class _MeterEvent(msgspec.Struct, frozen=True):
 
 
 class _Summary(msgspec.Struct, frozen=True):
+    id: str
     aggregated_value: int
-
-
-class _List(msgspec.Struct, frozen=True):
-    data: list[dict[str, Any]]
-    has_more: bool
 
 
 class _Transport(stripe.HTTPClient):
@@ -114,7 +109,7 @@ class _Transport(stripe.HTTPClient):
             async with self._session.request(
                 method, url, headers=sent, data=post_data, allow_redirects=False
             ) as answer:
-                return await answer.read(), answer.status, answer.headers
+                return await _whole(answer), answer.status, answer.headers
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise TryLater(type(error).__name__) from None
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -171,8 +166,8 @@ class StripeApi:
             return await self._find_event(call, ids)
         query = _query(call.operation, ids, since)
         ours = str(call.ours)
-        pages = self._pages(_LISTS[call.operation], query, StripeObject)
-        same = [one async for one in pages if one.metadata.get(OUR_ID) == ours]
+        listed = self._listed(PATHS[call.operation], query, Page[StripeObject])
+        same = [one async for one in listed if mark_of(one.metadata) == ours]
         if len(same) > 1:
             raise Ambiguous(f"two of one {call.operation}")
         return same[0] if same else None
@@ -187,8 +182,8 @@ class StripeApi:
 
     async def meters(self) -> dict[str, Meter]:
         """Those that are active, by the name of their events."""
-        pages = self._pages("/v1/billing/meters", {"status": "active"}, Meter)
-        return {one.event_name: one async for one in pages}
+        listed = self._listed("/v1/billing/meters", {"status": "active"}, Page[Meter])
+        return {one.event_name: one async for one in listed}
 
     async def _send_event(self, request: Request, key: str) -> StripeObject:
         identifier = request.params["identifier"]
@@ -207,8 +202,9 @@ class StripeApi:
             raise Refused(404, "no_meter")
         start = call.params["timestamp"]
         query = {"customer": ids.customer, "start_time": start, "end_time": start + MINUTE_S}
-        pages = self._pages(f"/v1/billing/meters/{meter.id}/event_summaries", query, _Summary)
-        value = sum([one.aggregated_value async for one in pages])
+        path = f"/v1/billing/meters/{meter.id}/event_summaries"
+        listed = self._listed(path, query, Page[_Summary])
+        value = sum([one.aggregated_value async for one in listed])
         if value not in (0, int(call.params["payload"][VALUE])):
             raise Ambiguous("another value than the event's in its minute")
         return StripeObject(id=str(call.ours)) if value else None
@@ -218,15 +214,12 @@ class StripeApi:
         if found.total != total:
             raise Ambiguous("the draft does not come to the invoice's total")
 
-    async def _pages(self, path: str, query: dict[str, Any], of: type[T]) -> AsyncIterator[T]:
-        after: dict[str, Any] = {}
-        while True:
-            page = await self._ask("get", path, {**query, "limit": _PAGE, **after}, _List)
-            for one in page.data:
-                yield _converted(one, of)
-            if not page.has_more or not page.data:
-                return
-            after = {"starting_after": page.data[-1]["id"]}
+    async def _listed(
+        self, path: str, query: dict[str, Any], kind: type[Page[One]]
+    ) -> AsyncIterator[One]:
+        async for page in pages(self.read, path, query, kind):
+            for one in page:
+                yield one
 
     async def _ask(
         self,
@@ -243,6 +236,15 @@ class StripeApi:
         except stripe.StripeError as error:
             raise _failure(error) from None
         return _converted(said.data, answer)
+
+
+async def _whole(answer: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for part in answer.content.iter_any():
+        body += part
+        if len(body) > LONGEST_ANSWER:
+            raise Unknown("an answer that is too long")
+    return bytes(body)
 
 
 def _converted(said: Any, of: type[T]) -> T:

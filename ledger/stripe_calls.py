@@ -53,7 +53,7 @@ async def owe(db: Connection, now: datetime) -> int:
 
 
 async def _owe(db: Executor, invoice: Invoice, lines: list[InvoiceLine], now: datetime) -> None:
-    payer, invoice_id = _payer(invoice), invoice.invoice_id
+    payer, invoice_id = Payer.of(invoice), invoice.invoice_id
     try:
         calls = invoice_calls(_bill(invoice, payer, lines))
     except NotSendable:
@@ -180,12 +180,6 @@ async def _audit(
         user_id=payer.payer_id if is_user else None,
         organization_id=None if is_user else payer.payer_id,
     )
-
-
-def _payer(invoice: Invoice) -> Payer:
-    if invoice.scope == "user" or invoice.organization_id is None:
-        return Payer(invoice.user_id, "user")
-    return Payer(invoice.organization_id, "organization")
 
 
 def _bill(invoice: Invoice, payer: Payer, lines: list[InvoiceLine]) -> Bill:

@@ -15,11 +15,11 @@ import msgspec
 
 from ledger.domain.stripe_compare import StripeInvoice, StripeLine, StripeLines
 from ledger.domain.stripe_event import EVENT_TYPES, EventType, StripeEvent
-from ledger.domain.stripe_invoice import unix_seconds
+from ledger.domain.stripe_invoice import UnixSeconds, unix_seconds
 from ledger.stripe_api import StripeApi
 from ledger.stripe_failures import Refused, TryLater, Unknown
+from ledger.stripe_pages import Page, pages
 
-PAGE = 100  # the most that Stripe lists at once
 TRIES = 4
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1, 60  # between tries; who is to wait longer comes another day
 
@@ -42,26 +42,10 @@ class _Data(msgspec.Struct, frozen=True):
 class _Event(msgspec.Struct, frozen=True):
     id: str
     type: EventType
-    created: int
+    created: UnixSeconds
     data: _Data
 
 
-class _Invoices(msgspec.Struct, frozen=True):
-    data: list[StripeInvoice]
-    has_more: bool
-
-
-class _Customers(msgspec.Struct, frozen=True):
-    data: list[StripeCustomer]
-    has_more: bool
-
-
-class _Events(msgspec.Struct, frozen=True):
-    data: list[_Event]
-    has_more: bool
-
-
-P = TypeVar("P", _Invoices, _Customers, _Events, StripeLines)
 T = TypeVar("T")
 
 
@@ -77,26 +61,28 @@ class StripeReading:
     ) -> AsyncIterator[list[StripeInvoice]]:
         """Those that were made there in `[since, until)`, newest first. Of one with many lines
         only the first are there: `lines` has all."""
-        async for page in self._pages("/v1/invoices", _made(since, until), _Invoices):
-            yield page.data
+        query = _made(since, until)
+        async for page in pages(self._patiently, "/v1/invoices", query, Page[StripeInvoice]):
+            yield page
 
     async def customers(
         self, since: datetime, until: datetime | None
     ) -> AsyncIterator[list[StripeCustomer]]:
-        async for page in self._pages("/v1/customers", _made(since, until), _Customers):
-            yield page.data
+        query = _made(since, until)
+        async for page in pages(self._patiently, "/v1/customers", query, Page[StripeCustomer]):
+            yield page
 
     async def events(
         self, since: datetime, until: datetime | None
     ) -> AsyncIterator[list[StripeEvent]]:
         """Of the types that change something here; Stripe has them for 30 days."""
         query = {**_made(since, until), "types": list(EVENT_TYPES)}
-        async for page in self._pages("/v1/events", query, _Events):
+        async for page in pages(self._patiently, "/v1/events", query, Page[_Event]):
             yield [
                 StripeEvent(
                     one.id, one.type, one.data.object.id, datetime.fromtimestamp(one.created, UTC)
                 )
-                for one in page.data
+                for one in page
                 if one.data.object.id is not None
             ]
 
@@ -113,18 +99,10 @@ class StripeReading:
     async def lines(self, stripe_id: str) -> StripeLines:
         """All that an invoice was made of, as we made it: the list that a look-up goes by too."""
         found: list[StripeLine] = []
-        async for page in self._pages("/v1/invoiceitems", {"invoice": stripe_id}, StripeLines):
-            found += page.data
+        query = {"invoice": stripe_id}
+        async for page in pages(self._patiently, "/v1/invoiceitems", query, Page[StripeLine]):
+            found += page
         return StripeLines(found, has_more=False)
-
-    async def _pages(self, path: str, query: Mapping[str, Any], kind: type[P]) -> AsyncIterator[P]:
-        after: dict[str, str] = {}
-        while True:
-            page = await self._patiently(path, {**query, "limit": PAGE, **after}, kind)
-            yield page
-            if not page.has_more or not page.data:
-                return
-            after = {"starting_after": page.data[-1].id}
 
     async def _patiently(self, path: str, query: Mapping[str, Any], kind: type[T]) -> T:
         pause = FIRST_PAUSE_S

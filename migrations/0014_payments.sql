@@ -13,6 +13,7 @@ COMMENT ON TABLE stripe_events IS 'What Stripe has told, each event once; done i
 COMMENT ON COLUMN stripe_events.created_at IS 'When it happened, by Stripe''s time.';
 COMMENT ON COLUMN stripe_events.invoice_id IS 'Which invoice of ours it was about; null once done: of none.';
 CREATE INDEX stripe_events_waiting ON stripe_events (stripe_invoice_id, received_at) WHERE done_at IS NULL;
+CREATE INDEX stripe_events_done ON stripe_events (done_at) WHERE done_at IS NOT NULL;
 
 CREATE TABLE stripe_looks (
     stripe_invoice_id   TEXT PRIMARY KEY,

@@ -9,6 +9,8 @@ from gateway.operators.session import DONE, FAILED, FOUND, WRONG_USAGE, Session,
 from ledger import clock, store
 from ledger.settings import SettingError, Settings
 
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)  # before Stripe, and in all that counts back from it
+
 
 def add_days(parser: argparse.ArgumentParser) -> None:
     """The options of ``./run reconcile stripe``."""
@@ -22,9 +24,12 @@ def add_days(parser: argparse.ArgumentParser) -> None:
 
 def _day(said: str) -> datetime:
     try:
-        return datetime.combine(date.fromisoformat(said), time(), UTC)
+        day = datetime.combine(date.fromisoformat(said), time(), UTC)
     except ValueError:
         raise argparse.ArgumentTypeError("must be a day such as 2026-01-31") from None
+    if day < EARLIEST:
+        raise argparse.ArgumentTypeError(f"must be {EARLIEST:%Y-%m-%d} or later")
+    return day
 
 
 async def reconcile_stripe(args: argparse.Namespace, config: Settings) -> int:
@@ -32,7 +37,7 @@ async def reconcile_stripe(args: argparse.Namespace, config: Settings) -> int:
     if args.repair:
         return fail("reconcile stripe repairs nothing: leave out --repair", WRONG_USAGE)
     if config.stripe_api_key is None:
-        raise SettingError("STRIPE_API_KEY", "is not set; with it invoices are compared")
+        raise SettingError("STRIPE_API_KEY", "is not set here: give it as the ledger has it")
     now = clock.now()
     if (args.since or now) > now or (args.since and args.until and args.until <= args.since):
         return fail("--from must be before --to, and not after today", WRONG_USAGE)

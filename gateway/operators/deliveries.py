@@ -22,6 +22,8 @@ from ledger.settings import Settings
 from ledger.store.stripe_calls import ParkedCall
 from ledger.stripe_calls import NotParked
 
+NONE_PARKED = "no call to Stripe is parked"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``./run stripe``."""
@@ -52,7 +54,7 @@ async def _parked(session: Session, args: argparse.Namespace) -> int:
     for one in calls:
         print("  ".join("-" if value is None else str(value) for value in _row(one).values()))
     if not calls:
-        print("no call to Stripe is parked")
+        print(NONE_PARKED)
     return DONE
 
 
@@ -73,6 +75,8 @@ async def _retry(session: Session, args: argparse.Namespace) -> int:
     ids = args.ids
     if args.all:
         ids = [one.call_id for one in await store.stripe_calls.parked(session.connection)]
+        if not ids:
+            print(NONE_PARKED)
     return await _decide(
         ids,
         lambda one: stripe_calls.retry(session.connection, one, actor=args.actor, now=clock.now()),

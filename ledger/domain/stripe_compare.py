@@ -13,7 +13,7 @@ import msgspec
 from ledger.domain.money import exact
 from ledger.domain.payment import InvoiceStatus, Seen, judge
 from ledger.domain.stripe_event import EventType
-from ledger.domain.stripe_invoice import OUR_ID, amount_of
+from ledger.domain.stripe_invoice import Units, UnixSeconds, amount_of, mark_of, uuid_of
 
 Stands = Literal["there", "waiting", "parked", "skipped", "nowhere"]
 
@@ -64,7 +64,7 @@ class StripeLine(msgspec.Struct, frozen=True):
     """A line, or the item that it was made of; its amount in Stripe's minor units."""
 
     id: str
-    amount: int
+    amount: Units
     metadata: dict[str, str] | None = None
 
 
@@ -76,10 +76,10 @@ class StripeLines(msgspec.Struct, frozen=True):
 class Moments(msgspec.Struct, frozen=True):
     """When it became what it is, in Unix seconds."""
 
-    finalized_at: int | None = None
-    marked_uncollectible_at: int | None = None
-    paid_at: int | None = None
-    voided_at: int | None = None
+    finalized_at: UnixSeconds | None = None
+    marked_uncollectible_at: UnixSeconds | None = None
+    paid_at: UnixSeconds | None = None
+    voided_at: UnixSeconds | None = None
 
 
 class StripeInvoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,8 +87,8 @@ class StripeInvoice(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     currency: str
-    total: int
-    amount_paid: int
+    total: Units
+    amount_paid: Units
     status: str | None = None
     number: str | None = None
     customer: str | None = None
@@ -114,18 +114,6 @@ class Difference(msgspec.Struct, frozen=True):
     what: str
     ours: str | None
     theirs: str | None
-
-
-def mark_of(metadata: Mapping[str, str] | None) -> str | None:
-    """Our id of what Stripe has, if it was made by us."""
-    return (metadata or {}).get(OUR_ID)
-
-
-def uuid_of(mark: str | None) -> UUID | None:
-    try:
-        return None if mark is None else UUID(mark)
-    except ValueError:
-        return None
 
 
 def compare(

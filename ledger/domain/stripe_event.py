@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from ledger.domain.stripe_invoice import UnixSeconds
+
 EventType = Literal[
     "invoice.paid",
     "invoice.payment_failed",
@@ -42,7 +44,7 @@ class _Data(msgspec.Struct, frozen=True):
 class _Told(msgspec.Struct, frozen=True):
     id: Annotated[str, msgspec.Meta(pattern=r"\Aevt_[A-Za-z0-9_]{1,250}\Z")]
     type: str
-    created: Annotated[int, msgspec.Meta(ge=0, le=99_999_999_999)]
+    created: UnixSeconds
     data: _Data
 
 
@@ -58,6 +60,6 @@ def parse(body: bytes) -> StripeEvent | None:
             return None
         invoice = msgspec.convert(told.data.object.id, _Id)
         kind = msgspec.convert(told.type, EventType)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise NoEvent from None
     return StripeEvent(told.id, kind, invoice, datetime.fromtimestamp(told.created, UTC))

@@ -10,10 +10,10 @@ What leaves are our ids, numbers and fixed words: never a name, nor a text that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -24,6 +24,10 @@ from ledger.domain.period import Span
 from ledger.domain.rating import plain
 
 Operation = Literal["customer", "invoice", "item", "finalize", "void", "credit_note", "meter_event"]
+
+# What Stripe says, as far as our columns and the calendar reach: what is beyond is no answer.
+Units = Annotated[int, msgspec.Meta(gt=-(10**14), lt=10**14)]
+UnixSeconds = Annotated[int, msgspec.Meta(ge=0, lt=10**11)]
 
 OUR_ID = "billing_id"  # in the metadata of everything we make there: what a look-up goes by
 
@@ -99,7 +103,7 @@ class Request(msgspec.Struct, frozen=True):
     params: dict[str, Any]
 
 
-_PATHS: dict[Operation, str] = {
+PATHS: dict[Operation, str] = {
     "customer": "/v1/customers",
     "invoice": "/v1/invoices",
     "item": "/v1/invoiceitems",
@@ -124,7 +128,7 @@ def request_of(call: Call, ids: Ids) -> Request:
     placed: dict[str, Any] = {
         name: _known(name, getattr(ids, name)) for name in _IDS[call.operation]
     }
-    path = _PATHS[call.operation]
+    path = PATHS[call.operation]
     if call.operation == "meter_event":
         payload = {**call.params["payload"], "stripe_customer_id": _known("customer", ids.customer)}
         return Request(path, {**call.params, "payload": payload})
@@ -204,6 +208,19 @@ def description(line: BilledLine) -> str:
     if line.usage_type is not None:
         words += f": {USAGE_TYPES.get(line.usage_type, OTHER_USAGE)}"
     return words if line.quantity is None else f"{words}, {plain(line.quantity)}"
+
+
+def mark_of(metadata: Mapping[str, str] | None) -> str | None:
+    """Our id of what Stripe has, if it was made by us."""
+    return (metadata or {}).get(OUR_ID)
+
+
+def uuid_of(mark: str | None) -> UUID | None:
+    """None for a mark that is none of ours: whoever else uses the account may set it."""
+    try:
+        return None if mark is None else UUID(mark)
+    except ValueError:
+        return None
 
 
 def unix_seconds(instant: datetime) -> int:

@@ -18,9 +18,10 @@ from uuid import UUID
 
 from ledger import store
 from ledger.db import Connection
-from ledger.domain.stripe_compare import is_here, mark_of, uuid_of
+from ledger.domain.stripe_compare import is_here
 from ledger.domain.stripe_egress import NotOpaque
 from ledger.domain.stripe_event import StripeEvent
+from ledger.domain.stripe_invoice import mark_of, uuid_of
 from ledger.reconcile.invoices import check_invoices
 from ledger.reconcile.stripe_invoices import PATIENCE, Days, InvoicesBeside
 from ledger.reconcile.stripe_report import Disagreement, StripeReport
@@ -37,7 +38,8 @@ def latest(now: datetime) -> Days:
 
 
 def days_of(now: datetime, since: datetime | None, until: datetime | None) -> Days:
-    """What a person asks for: without days the latest."""
+    """What a person asks for: without days the latest. What is still to come is none."""
+    until = None if until is None or until > now else until
     if since is None and until is None:
         return latest(now)
     first = since or (until or now) - WINDOW
@@ -90,7 +92,9 @@ class AgainstStripe:
                 f"{name}: one in Stripe has an id of a form of its own"
             )
         except StripeFailure as error:
-            self._report.not_compared.append(f"{name}: {type(error).__name__} {error}")
+            self._report.not_compared.append(
+                f"{name}: Stripe does not say ({type(error).__name__}: {error})"
+            )
 
     async def _events(self) -> None:
         until = self._now - PATIENCE

@@ -16,14 +16,8 @@ import msgspec
 from ledger import store
 from ledger.db import Connection
 from ledger.domain.money import exact
-from ledger.domain.stripe_compare import (
-    OurInvoice,
-    StripeInvoice,
-    compare,
-    is_news,
-    mark_of,
-    uuid_of,
-)
+from ledger.domain.stripe_compare import OurInvoice, StripeInvoice, compare, is_news
+from ledger.domain.stripe_invoice import mark_of, uuid_of
 from ledger.reconcile.stripe_report import Disagreement, StripeReport
 from ledger.store.invoices import InvoiceLine
 from ledger.store.stripe_reconcile import Kind

@@ -185,4 +185,4 @@ def _lines(report: StripeReport) -> Iterator[str]:
 def _waits(one: OnItsWay) -> str:
     call = "" if one.call_id is None else f", call {one.call_id}"
     age = timedelta(minutes=one.age_s // 60)
-    return f"{one.number or one.invoice_id}: {one.total} {one.currency}, for {age}{call}"
+    return f"{one.number or one.invoice_id}: {one.total} {one.currency}, issued {age} ago{call}"

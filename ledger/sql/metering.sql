@@ -23,14 +23,18 @@ WHERE NOT EXISTS (
       AND p.billing_period = b.billing_period)
 ON CONFLICT DO NOTHING;
 
+-- name: subscriptions_to_meter
+-- The next ones after $1. A few at a time: what all of them ever used is more than one statement can add up.
+SELECT subscription_id FROM subscriptions WHERE subscription_id > $1 ORDER BY subscription_id LIMIT $2;
+
 -- name: to_meter
--- What is used and in no event yet, of these usage types: the whole units of all that was used, less those
--- that were taken. So a part of a unit, and what is less than nothing, stay for a later event. Nothing while
+-- What these subscriptions used and is in no event yet, of these usage types: the whole units of all that was
+-- used, less those that were taken. So a part of a unit, and what is less than nothing, stay for a later event. Nothing while
 -- an event of the same is on its way: then Stripe is slow, and fewer of them are better.
 SELECT u.subscription_id, u.billing_period, u.usage_type, div(u.quantity, t.unit)::BIGINT AS used,
        COALESCE(m.taken, 0)::BIGINT AS taken
 FROM (SELECT subscription_id, billing_period, usage_type, SUM(quantity) AS quantity FROM billable_usage
-      WHERE usage_type = ANY($1::TEXT[]) GROUP BY 1, 2, 3) u
+      WHERE subscription_id = ANY($4::UUID[]) AND usage_type = ANY($1::TEXT[]) GROUP BY 1, 2, 3) u
 JOIN usage_types t USING (usage_type)
 LEFT JOIN metered_usage m USING (subscription_id, billing_period, usage_type)
 WHERE div(u.quantity, t.unit) <> COALESCE(m.taken, 0) AND (m.taken_at IS NULL OR m.taken_at <= $2)

@@ -24,6 +24,12 @@ ORDER BY l.not_before NULLS FIRST, wanted.stripe_invoice_id LIMIT $3;
 -- Not those of which Stripe did not say how they are: they take their time.
 SELECT EXISTS (SELECT FROM stripe_looks WHERE step_at <= $1 AND last_error IS NULL);
 
+-- name: overdue_stripe_looks
+-- Asked in vain, or by nobody: a look that is made is put off by a day.
+SELECT COUNT(*) AS invoices,
+       COALESCE(GREATEST(0, EXTRACT(EPOCH FROM NOW() - MIN(poll_at))), 0)::BIGINT AS oldest_s
+FROM stripe_looks WHERE poll_at <= NOW();
+
 -- name: claim_stripe_look
 -- Of two ledgers that see it due, one has it.
 INSERT INTO stripe_looks AS l (stripe_invoice_id, not_before, attempts) VALUES ($1, $3, 1)

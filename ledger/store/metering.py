@@ -43,12 +43,22 @@ async def hold(db: Executor) -> bool:
     return bool(await db.fetchval(QUERIES["hold_metering"]))
 
 
+async def subscriptions(db: Executor, after: UUID, most: int) -> list[UUID]:
+    """The next ones by id, whether they used anything or not."""
+    rows = await db.fetch(QUERIES["subscriptions_to_meter"], after, most)
+    return [row["subscription_id"] for row in rows]
+
+
 async def to_meter(
-    db: Executor, usage_types: Sequence[str], before: datetime, most: int
+    db: Executor,
+    subscriptions: Sequence[UUID],
+    usage_types: Sequence[str],
+    before: datetime,
+    most: int,
 ) -> list[ToMeter]:
-    """Usage of these types that is in no event, but for what an event was made of since `before`;
-    first where something is to be added."""
-    rows = await db.fetch(QUERIES["to_meter"], list(usage_types), before, most)
+    """Their usage of these types that is in no event, but for what an event was made of since
+    `before`; first where something is to be added."""
+    rows = await db.fetch(QUERIES["to_meter"], list(usage_types), before, most, list(subscriptions))
     return [ToMeter(**dict(row)) for row in rows]
 
 

@@ -15,6 +15,7 @@ from ledger.domain.stripe_attempt import Attempt
 from ledger.domain.stripe_invoice import Call, Operation
 from ledger.store.invoices import Invoice
 from ledger.store.queries import QUERIES
+from ledger.store.subscriptions import Subscription
 
 Parked = Literal["refused", "ambiguous", "not_opaque", "not_sendable", "too_old"]
 Skipped = Literal["operator", "voided"]
@@ -28,6 +29,12 @@ class Payer(msgspec.Struct, frozen=True):
 
     payer_id: UUID
     scope: Scope
+
+    @classmethod
+    def of(cls, one: Invoice | Subscription) -> Payer:
+        if one.scope == "user" or one.organization_id is None:
+            return cls(one.user_id, "user")
+        return cls(one.organization_id, "organization")
 
 
 class Due(msgspec.Struct, frozen=True, kw_only=True):

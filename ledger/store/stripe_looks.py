@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import msgspec
+
 from ledger.db import Executor
 from ledger.store.queries import QUERIES
+
+
+class OverdueLooks(msgspec.Struct, frozen=True):
+    """How many invoices were to be looked at by now, the oldest of them so long ago."""
+
+    invoices: int
+    oldest_s: int
+
+
+async def overdue(db: Executor) -> OverdueLooks:
+    return OverdueLooks(**dict(await db.fetchrow(QUERIES["overdue_stripe_looks"])))
 
 
 async def plan(db: Executor, now: datetime, poll_at: datetime) -> None:

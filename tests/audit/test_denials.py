@@ -172,7 +172,7 @@ async def test_who_the_auth_service_was_asked_about_is_named() -> None:
     told: list[tuple[str | None, str, int]] = []
 
     def denied(principal: Principal | None, route: str, status: int) -> None:
-        told.append((principal and principal.subject, route, status))
+        told.append((principal.subject if principal else None, route, status))
 
     async def caller(*_: object) -> Principal:
         return who("mallory")

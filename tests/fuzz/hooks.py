@@ -17,7 +17,10 @@ _REFUSED = re.compile(
     "|".join(
         (
             "unknown usage_type",
-            "quantity (must be a whole number|has more than [0-9]+ decimal)",
+            "quantity (must be a whole number|must be other than 0|is too large|has more than)",
+            "metadata may only have the keys",
+            "holds what looks like a person's",
+            "baa_signed_on goes with a baa that is signed",
             "timezone is no IANA time zone",
             "is not the one in the path",
             "starting_after is no",

@@ -216,6 +216,13 @@ async def test_another_kind_of_body_is_refused(service: Service, stripe: Webhook
         assert (await post(service, one.body, one.signature, **header))[0] == 415
 
 
+async def test_what_is_signed_and_too_deep_is_refused(service: Service, stripe: Webhooks) -> None:
+    body = b'{"deep":' + b'{"a":' * 5000 + b"1" + b"}" * 5001
+    at = unix_seconds(stripe._clock.now())
+    made = hmac.new(SECRETS[0].encode(), b"%d." % at + body, sha256).hexdigest()
+    assert (await post(service, body, f"t={at},v1={made}"))[0] == 400
+
+
 async def test_what_is_signed_and_no_event_is_refused(service: Service, stripe: Webhooks) -> None:
     stripe.happened("invoice.paid", {"id": "in_1"})
     wrong: list[dict[str, Any]] = [

@@ -26,7 +26,7 @@ CORRECT, CORRECTIONS = "lua/correct.lua", "ledger/corrections.py"
 LUA, LEDGER = "tests/lua", "tests/ledger"
 CYCLE = "tests/invoices/test_cycle.py"
 STRIPE, CALLS = "ledger/stripe_api.py", "ledger/domain/stripe_invoice.py"
-ATTEMPT = "ledger/domain/stripe_attempt.py"
+ATTEMPT, PAGES = "ledger/domain/stripe_attempt.py", "ledger/stripe_pages.py"
 FAULTS, FAILURES = "tests/stripe/test_faults.py", "tests/stripe/test_failures.py"
 EGRESS = "tests/stripe/test_egress.py"
 DELIVERY, OWED = "ledger/stripe_delivery.py", "ledger/sql/stripe_calls.sql"
@@ -36,6 +36,7 @@ METERING, MODE = "ledger/sql/metering.sql", "tests/stripe/metered/test_mode.py"
 METERED = "tests/stripe/metered/test_metered.py"
 DELIVERED, HISTORIES = "tests/stripe/owed/test_delivered.py", "tests/stripe/owed/test_histories.py"
 COMPARED, MISSED = "tests/stripe/owed/test_compared.py", "tests/stripe/paid/test_missed.py"
+COMPARING = "tests/stripe/owed/test_comparing.py"
 
 MUTANTS = [
     # The record script.
@@ -249,7 +250,7 @@ MUTANTS = [
            "now - self.key_since >= KEY_KEPT", "False", FAULTS),
     Mutant("asks Stripe for ever under a key whose result is an error", ATTEMPT,
            "key_spent=self.key_spent or stored", "key_spent=self.key_spent", FAULTS),
-    Mutant("looks for its own among the newest hundred of Stripe only", STRIPE,
+    Mutant("looks for its own among the newest hundred of Stripe only", PAGES,
            "if not page.has_more or not page.data:", "if True:", FAULTS),
     Mutant("finalises a draft of Stripe with another total", STRIPE,
            "if found.total != total:", "if False:", FAILURES),
@@ -339,8 +340,8 @@ MUTANTS = [
     Mutant("looks at payments with a key that Stripe refuses", "ledger/payments.py",
            "if until is not None and real < until:", "if False:", MISSED),
     # What is compared with Stripe.
-    Mutant("compares the newest hundred of Stripe only", "ledger/stripe_reading.py",
-           "if not page.has_more or not page.data:", "if True:", COMPARED),
+    Mutant("compares the newest hundred of Stripe only", PAGES,
+           'after = {"starting_after": page.data[-1].id}', "return", COMPARED),
     Mutant("lets Stripe have two of one invoice", "ledger/reconcile/stripe_invoices.py",
            "                self._stranger(one, rows)\n", "                pass\n", COMPARED),
     Mutant("takes an invoice that Stripe lost for one that is there",
@@ -349,9 +350,9 @@ MUTANTS = [
     Mutant("takes what Stripe is about to tell for missed", "ledger/reconcile/stripe_invoices.py",
            "elif self._now - theirs.changed_at < PATIENCE:", "elif False:", MISSED),
     Mutant("takes what Stripe does not say for agreement", "ledger/reconcile/against_stripe.py",
-           'append(f"{name}: {type(error).__name__} {error}")', 'count("")', COMPARED),
+           'append(f"{name}: {type(error).__name__} {error}")', 'count("")', COMPARING),
     Mutant("compares with Stripe in every ledger at once", "ledger/sql/stripe_reconcile.sql",
-           "WHERE r.next_at <= $1", "WHERE TRUE", COMPARED),
+           "WHERE r.next_at <= $1", "WHERE TRUE", COMPARING),
     Mutant("finds what was missed and does nothing", "ledger/reconcile/against_stripe.py",
            "        await store.stripe_events.insert(self._db, event, self._now)\n", "", MISSED),
     # Plans.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import traceback
 from decimal import Decimal
@@ -99,15 +100,17 @@ async def test_where_nobody_listens_nothing_has_happened(fake: FakeStripe, clock
 
 
 async def test_a_try_while_another_is_under_way_comes_later(
-    fake: FakeStripe, api: StripeApi, hasty: StripeApi
+    fake: FakeStripe, api: StripeApi
 ) -> None:
     fake.faults = [Fault.LATE]
-    with pytest.raises(Unknown):
-        await hasty.send(CALL, NONE)
+    first = asyncio.ensure_future(api.send(CALL, NONE))
+    while fake.faults:  # noqa: ASYNC110 - until it is under way
+        await asyncio.sleep(0)
     with pytest.raises(TryLater):
         await api.send(CALL, NONE)
     await api.send(CALL, NONE)
     assert len(fake.books.all("customer")) == 1
+    first.cancel()
 
 
 async def test_a_key_with_another_body_is_refused_for_good(
@@ -226,3 +229,14 @@ async def test_an_invoice_over_nothing_in_the_end_is_paid_at_once(
     free = msgspec.structs.replace(example(), lines=lines, total=Decimal(0))
     ids = await Delivery(api, clock).bill(free)
     assert (await api.invoice(ids)).status == "paid"
+
+
+async def test_of_an_answer_without_end_only_so_much_is_read(
+    fake: FakeStripe, api: StripeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await api.send(CALL, NONE)
+    monkeypatch.setattr(stripe_api, "LONGEST_ANSWER", 64)
+    with pytest.raises(Unknown, match="too long"):
+        await api.send(CALL, NONE)
+    monkeypatch.undo()
+    assert await api.send(CALL, NONE) == made

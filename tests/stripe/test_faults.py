@@ -93,13 +93,13 @@ async def test_a_try_after_stripe_forgot_the_key_finds_what_is_there(
 
 
 async def test_a_customer_is_found_among_hundreds(
-    fake: FakeStripe, delivery: Delivery, clock: Clock
+    fake: FakeStripe, api: StripeApi, delivery: Delivery, clock: Clock
 ) -> None:
     call, ids = await before("customer", delivery, example())
     made = await delivery.call(call, ids)
     for seed in range(1, 251):
         fake.books.customer({"metadata": {OUR_ID: str(drawn(seed).payer_id)}})
-    assert await delivery.api.find(call, ids, clock.now()) == made
+    assert await api.find(call, ids, clock.now()) == made
 
 
 async def test_any_history_of_faults_leaves_every_object_once_and_the_totals_to_the_cent(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 from random import Random
 from typing import Any, cast
 from uuid import UUID
@@ -14,6 +13,7 @@ import pytest
 
 from ledger.stripe_api import StripeApi
 from tests.ledger.crashes import Crash, CrashingConnection, Tripwire
+from tests.stripe.asked import asked
 from tests.stripe.dying import DyingApi
 from tests.stripe.metered.meters import TYPES, Metered
 from tests.stripe.owed.test_histories import fault_of
@@ -27,12 +27,11 @@ MINUTES = [0, 1, 6, 6, 60, 12 * 60, 25 * 60]
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A few always; hundreds, and a death at every await instead of every third, when asked for by
     ``./run test stripe``."""
-    args = metafunc.config.invocation_params.args
-    asked = any(Path(str(one).partition("::")[0]).name == "stripe" for one in args)
+    everything = asked(metafunc.config)
     if "every" in metafunc.fixturenames:
-        metafunc.parametrize("every", [1 if asked else 3])
+        metafunc.parametrize("every", [1 if everything else 3])
     if "histories" in metafunc.fixturenames:
-        firsts = [n * PER_TEST for n in range(ASKED if asked else ALWAYS)]
+        firsts = [n * PER_TEST for n in range(ASKED if everything else ALWAYS)]
         metafunc.parametrize("histories", [range(n, n + PER_TEST) for n in firsts], ids=str)
 
 
@@ -70,15 +69,17 @@ async def test_a_ledger_killed_at_any_await_has_its_usage_counted_once(
 async def test_any_history_of_faults_kills_corrections_and_months_is_counted_once(
     metered: Metered, hasty: StripeApi, histories: range
 ) -> None:
-    metered.api = hasty  # what never comes is not waited for
+    patient = metered.api
     for seed in histories:
         random = Random(seed)
         payers = [UUID(int=1000 * (seed + 1) + n) for n in range(random.randrange(1, 3))]
         subscriptions = [await metered.subscribe(one) for one in payers]
         metered.fake.choose = lambda random=random: fault_of(random)  # type: ignore[misc]
+        metered.api = hasty  # what never comes is not waited for
         metered.fake.meters.speechless = bool(random.randrange(2))
         for _ in range(random.randrange(10, 40)):
             await step(metered, random, subscriptions)
+        metered.api = patient
         metered.fake.choose = lambda: None
         metered.to_next_month()  # what is less than nothing is sent when its month is over
         await metered.settle()

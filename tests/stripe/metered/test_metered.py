@@ -9,9 +9,9 @@ from uuid import UUID
 import pytest
 import structlog
 
-from ledger import stripe_calls
+from ledger import metering, stripe_calls
 from ledger.domain.stripe_meter import OLDEST, event_name
-from tests.stripe.metered.meters import LATER, Metered
+from tests.stripe.metered.meters import LATER, TYPES, Metered
 from tests.stripe.owed.test_delivered import describe
 from tests.stripe_fake.faults import Fault
 
@@ -261,3 +261,17 @@ async def test_what_somebody_else_counted_in_its_minute_waits_for_a_person(
     await stripe_calls.retry(metered.sql, parked.call_id, actor="t", now=metered.clock.now())
     await metered.deliver()
     assert await metered.stand(ada) == {"used": 9, "delivered": 9}
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+async def test_all_subscriptions_are_looked_at_a_few_at_a_time(
+    metered: Metered, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    monkeypatch.setattr(metering, "SLICE", 2)
+    monkeypatch.setattr(metering, "BATCH", batch)
+    for number in range(5):
+        one = await metered.subscribe(UUID(int=number + 1))
+        for usage_type in TYPES:
+            await metered.use(one, "7", usage_type)
+    assert await metered.metering().run_once() == 10
+    assert await metered.metering().run_once() == 0

@@ -9,7 +9,8 @@ import pytest
 from asyncpg import SerializationError
 
 from gateway import doctor
-from ledger import loops, store, stripe_mode
+from ledger import __main__ as ledger_process
+from ledger import db, loops, store, stripe_mode
 from ledger.settings import Secret, Settings, StripeMode
 from tests.conftest import Service
 from tests.invoices.conftest import TYPE, Months
@@ -165,3 +166,23 @@ async def test_a_ledger_with_meters_brings_usage_there_and_everybody_is_told(
 
 async def doctor_says(settings: Settings) -> str:
     return " ".join([one.line async for one in doctor.examine(settings)])
+
+
+async def test_a_ledger_that_starts_has_as_much_time_to_change_it_as_it_needs(
+    settings: Settings, connection: db.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ends(*_: object) -> None:
+        return
+
+    await connection.execute(
+        "CREATE FUNCTION hurry() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF current_setting('statement_timeout') <> '0' THEN RAISE 'no time'; END IF;"
+        " RETURN NEW; END $$;"
+        "CREATE TRIGGER hurry BEFORE UPDATE ON stripe_mode FOR EACH ROW EXECUTE FUNCTION hurry()"
+    )
+    monkeypatch.setattr(loops, "run", ends)
+    monkeypatch.setattr("gc.freeze", lambda: None)
+    monkeypatch.setattr("gc.set_threshold", lambda *_: None)
+    config = msgspec.structs.replace(settings, stripe_mode="meters")
+    assert await ledger_process.main(config) == 0
+    assert await store.metering.mode(connection) == "meters"

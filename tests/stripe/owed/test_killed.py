@@ -62,6 +62,10 @@ class Gate(FakeStripe):
 
     path: str | None = None
 
+    def __init__(self, spec: openapi.Spec, clock: Clock) -> None:
+        super().__init__(spec, clock)
+        self.released = asyncio.Event()
+
     def close_at(self, path: str) -> None:
         self.path = path
         self.reached, self.released, self.answered = (asyncio.Event() for _ in range(3))
@@ -84,6 +88,7 @@ async def fake(clock: Clock) -> AsyncIterator[Gate]:
     started = Gate(openapi.load(), clock)
     await started.start()
     yield started
+    started.released.set()  # else a test that failed would wait a minute for what it held
     await started.close()
     assert (started.wrong, started.leaks) == ([], [])
 

@@ -126,6 +126,11 @@ async def test_a_void_of_what_was_skipped_asks_nothing_of_stripe(shop: Shop, run
     assert len(shop.fake.seen) == seen and await shop.parked() == []
 
 
+async def test_nothing_to_retry_is_said(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await run("retry", "--all") == session.DONE
+    assert capsys.readouterr().out == "no call to Stripe is parked\n"
+
+
 async def test_with_the_key_of_another_account_customers_are_made_anew(
     shop: Shop, run: Run
 ) -> None:

@@ -18,7 +18,7 @@ from ledger.domain.stripe_invoice import OUR_ID, Ids, minor_units
 from ledger.payments import Payments
 from ledger.settings import Secret, Settings
 from ledger.store.invoices import Invoice
-from ledger.stripe_api import StripeObject
+from ledger.stripe_api import StripeApi, StripeObject
 from ledger.supersede import Superseder
 from tests.conftest import BASE, Service
 from tests.invoices.conftest import GRACE, TYPE, Months
@@ -151,9 +151,11 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-async def till(service: Service, fake: FakeStripe, clock: Clock, hasty: Any) -> AsyncIterator[Till]:
+async def till(
+    service: Service, fake: FakeStripe, clock: Clock, api: StripeApi
+) -> AsyncIterator[Till]:
     months = Months(service, park_above=1_000_000)
     await months.plan("pro", "499.00")
-    made = Till(months, fake, clock, hasty)
+    made = Till(months, fake, clock, api)
     await made.open()
     yield made

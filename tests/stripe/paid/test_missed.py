@@ -205,13 +205,34 @@ async def test_the_command_shows_three_sides_and_ends_with_what_they_come_to(
     assert await run("stripe", "--to", "2026-01-02") == session.DONE
 
 
+async def test_days_that_are_still_to_come_leave_nothing_out(
+    till: Till, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    till.fake.books.get("invoice", till.stripe_id)["total"] = 1
+    assert await run("stripe", "--to", "9999-01-01") == session.FOUND
+    assert "to now\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("day", ["0001-01-05", "1999-12-31", "2026-02-30"])
+async def test_a_day_that_is_none_is_refused(
+    run: Run, day: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as wrong:
+        await run("stripe", "--to", day)
+    assert wrong.value.code == session.WRONG_USAGE
+    assert "argument --to: must be" in capsys.readouterr().err
+
+
 async def test_the_command_ends_with_another_code_when_stripe_does_not_say(
     till: Till, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stripe_reading, "TRIES", 1)
     till.fake.choose = lambda: Fault.AWAY
     assert await run("stripe") == session.FAILED
-    assert "not compared: invoices: Unknown status 503" in capsys.readouterr().out
+    assert (
+        "not compared: invoices: Stripe does not say (Unknown: status 503)"
+        in capsys.readouterr().out
+    )
 
 
 async def test_wrong_words_and_no_key_are_one_line(
