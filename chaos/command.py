@@ -16,6 +16,7 @@ import msgspec
 import uvloop
 
 from chaos import accounts
+from chaos.check import Chains
 from chaos.clients import Clients
 from chaos.episode import play
 from chaos.report import Line, Report
@@ -24,7 +25,6 @@ from chaos.stand import Stand
 from chaos.told import Told
 from gateway.children import StartError
 from ledger import clock, logs
-from ledger.seals import Chains
 from ledger.settings import SettingError
 
 # Then a new stand, with empty servers: each check looks at all that its stand ever recorded.
@@ -105,7 +105,7 @@ async def run(options: Options) -> Report:
         try:
             async with Stand(folder) as stand:
                 clients = await _furnish(stand, options.rate)
-                seals = Chains()
+                seals: Chains = {}
                 for episode in next_ones:
                     if not goes_on():
                         break

@@ -9,7 +9,7 @@ import aiohttp
 
 from chaos import check
 from chaos.accounts import Accounts
-from chaos.check import System
+from chaos.check import Chains, System
 from chaos.clients import Clients
 from chaos.faults import Faults
 from chaos.report import Line
@@ -18,7 +18,6 @@ from chaos.stand import Stand
 from gateway.children import StartError
 from gateway.client.transport import Http
 from ledger import clock, db, store
-from ledger.seals import Chains
 from lua.connection import RedisUnavailable
 from lua.types import Fenced
 

@@ -13,6 +13,7 @@
 - what Stripe tells: `webhook_handlers`, `webhooks`
 - plans and usage types: `catalogue_handlers`, `catalogue`, `catalogue_messages`; `plan_migrations`
   has subscriptions brought to a version
+- the audit trail: `audit_handlers`, `audit`, `audit_messages`; `denials` has denied access noted
 - organisations: `organization_handlers`, `organizations`, `organization_messages`
 - `test_clock` (by `test_clock_handlers`) moves the time, in tests
 - its way to Redis: `admission`, `lane`, `fair` for what has to wait, and `lookback` after a new

@@ -68,7 +68,7 @@ class Accounts:
         if organization_id is None:
             organization_id = self._implied(principal, user_id)
         if not self._may_read(principal, reach, user_id, organization_id):
-            raise Problem(Kind.NOT_FOUND, "there is no such user")
+            raise Problem(Kind.NOT_FOUND, "there is no such user", denied=True)
         return Account(user_id, organization_id)
 
     def _may_read(

@@ -9,18 +9,22 @@ from typing import NamedTuple
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 from joserfc.jwk import ECKey
 
 from gateway import metrics
 from gateway.accounts import Accounts
 from gateway.admission import Admission
 from gateway.agreements import Agreements
-from gateway.auth import Authenticator
+from gateway.audit import Audit
+from gateway.audit_handlers import AuditHandlers
+from gateway.auth import Authenticator, Denied
 from gateway.auth.wiring import Authentication
 from gateway.backlog import Backlog
 from gateway.catalogue import Catalogue
 from gateway.catalogue_handlers import CatalogueHandlers
 from gateway.corrections import UsageCorrections
+from gateway.denials import Denials
 from gateway.handlers import Handlers
 from gateway.http import CALLER, MAX_BODY
 from gateway.invoice_handlers import InvoiceHandlers
@@ -76,6 +80,7 @@ class Wired(NamedTuple):
     authenticator: Authenticator
     usage: Usage
     quotas: Quotas
+    denied: Denied
 
 
 def wire(settings: Settings, dev_key: ECKey | None) -> Wired:
@@ -133,7 +138,8 @@ def wire(settings: Settings, dev_key: ECKey | None) -> Wired:
     authenticator = authentication.authenticator
     agreements = Agreements(pool)
     metadata = MetadataGuard(settings.metadata_keys, agreements)
-    usage = Usage(admission, accounts, usage_types, metadata)
+    denials = Denials(desk)
+    usage = Usage(admission, accounts, usage_types, metadata, denials.note)
     quotas = Quotas(admission, accounts, usage_types)
     superseder = Superseder(scripts, settings.default_tier, settings.partitions)
     backlog = Backlog(settings.undrained_cap)
@@ -156,6 +162,7 @@ def wire(settings: Settings, dev_key: ECKey | None) -> Wired:
             Catalogue(desk, usage_types, settings.default_tier),
             PlanMigrations(desk, now),
         ),
+        AuditHandlers(Audit(accounts, desk)),
         OrganizationHandlers(Organizations(accounts, agreements, desk, now)),
         InvoiceHandlers(Invoices(accounts, desk, subscriptions, now)),
         SubscriptionHandlers(
@@ -163,7 +170,7 @@ def wire(settings: Settings, dev_key: ECKey | None) -> Wired:
             SubscriptionChanges(accounts, Lifecycle(desk, superseder, settings.invoice_grace), now),
         ),
     )
-    app = web.Application(middlewares=[_answer_problems], client_max_size=MAX_BODY)
+    app = web.Application(middlewares=[_answering(denials.note)], client_max_size=MAX_BODY)
     for route in ROUTES:
         if route.test_only and not settings.test_clock:
             continue
@@ -178,10 +185,13 @@ def wire(settings: Settings, dev_key: ECKey | None) -> Wired:
         await redis.look_round()  # before the first calls: a cluster takes others
         watching = asyncio.ensure_future(watch.for_ever())
         looking_back = asyncio.ensure_future(look_back.for_ever())
+        noting = asyncio.ensure_future(denials.for_ever())
         async with authentication.running():
             yield
         watching.cancel()
         looking_back.cancel()
+        noting.cancel()
+        await denials.close()
         for servers in (redis, *apart):
             await servers.close()
         for connected in (desk, pool):
@@ -191,7 +201,7 @@ def wire(settings: Settings, dev_key: ECKey | None) -> Wired:
                 connected.terminate()
 
     app.cleanup_ctx.append(connections)
-    return Wired(app, authenticator, usage, quotas)
+    return Wired(app, authenticator, usage, quotas, denials.note)
 
 
 def _guarded(route: Route, handler: Handler, authenticator: Authenticator) -> Handler:
@@ -205,31 +215,40 @@ def _guarded(route: Route, handler: Handler, authenticator: Authenticator) -> Ha
         principal = await authenticator.caller(
             headers.get("Authorization"), headers.get("Host"), request.remote
         )
+        request[CALLER] = principal  # before it may be denied: the audit trail names who was
         principal.reach(action)
-        request[CALLER] = principal
         return await handler(request)
 
     return guarded
 
 
-@web.middleware
-async def _answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every error leaves as a problem document, and every answer is timed."""
-    began = clock.monotonic()
-    try:
-        if "\0" in request.path:  # Postgres refuses to look for it
-            raise Problem(Kind.NOT_FOUND, "there is no such path")
-        response = await handler(request)
-    except Problem as problem:
-        response = _problem(problem, request)
-    except web.HTTPException as error:
-        response = _problem(_of_aiohttp(error), request)
-    except Exception:
-        log.exception("internal_error", path=request.path, method=request.method)
-        response = _problem(Problem(Kind.INTERNAL, "an unexpected error; it was logged"), request)
-    route = request.match_info.route.name or "unknown"
-    metrics.answered(route, response.status, clock.monotonic() - began)
-    return response
+def _answering(denied: Denied) -> Middleware:
+    """Every error leaves as a problem document, every answer is timed, every denial is noted."""
+
+    @web.middleware
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        began, problem = clock.monotonic(), None
+        response: web.StreamResponse
+        try:
+            if "\0" in request.path:  # Postgres refuses to look for it
+                raise Problem(Kind.NOT_FOUND, "there is no such path")
+            response = await handler(request)
+        except Problem as error:
+            problem = error
+        except web.HTTPException as error:
+            problem = _of_aiohttp(error)
+        except Exception:
+            log.exception("internal_error", path=request.path, method=request.method)
+            problem = Problem(Kind.INTERNAL, "an unexpected error; it was logged")
+        route = request.match_info.route.name or "unknown"
+        if problem is not None:
+            response = _problem(problem, request)
+            if problem.denied:
+                denied(request.get(CALLER), route, response.status)
+        metrics.answered(route, response.status, clock.monotonic() - began)
+        return response
+
+    return answer
 
 
 def _problem(problem: Problem, request: web.Request) -> web.Response:

@@ -268,6 +268,11 @@ COMMANDS = {
         _operator("deliveries", "deliveries", environment.of_database),
         _arguments("deliveries", "add_arguments"),
     ),
+    "audit": Command(
+        "the hash chains over everything: verify, head",
+        _operator("audit", "audit", environment.of_database),
+        _arguments("audit", "add_arguments"),
+    ),
     "accept-gap": Command(
         "go on although a restored database lacks usage that Redis no longer has",
         _operator("partitions", "accept_gap"),

@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from ledger import billing_state, db, durability, loops, migrate, settings, store
+from ledger.audit import state as audit_state
 from ledger.domain.durability import judge
 from ledger.domain.usage import ms_of
 from ledger.store.stripe_state import StripeState
@@ -184,6 +185,8 @@ async def _partitions(
     billing = await billing_state.look(connection)
     for reason in billing.reasons():
         yield Finding("warning", f"ledger: {reason}; docs/runbooks.md says what to do")
+    for reason in (await audit_state.look(connection)).reasons():
+        yield Finding("warning", f"ledger: {reason}; docs/audit.md says what to do")
     yield _stripe(config, billing.stripe, await store.metering.mode(connection))
     yield Finding("ok", f"ledger: {lag} entries wait to be drained")
 

@@ -14,7 +14,7 @@ from ledger.settings import SettingError, Settings
 
 _DURABILITY = {"DURABILITY", "DURABILITY_REPLICAS"}
 # Of a job that is given the database's variables only, such as the backup's.
-_OF_DATABASE = ("DATABASE_URL", "BACKUP_KEY_FILE", "BILLING_DATA_DIR")
+_OF_DATABASE = ("DATABASE_URL", "BACKUP_KEY_FILE", "BILLING_DATA_DIR", "AUDIT_SIGNING_KEY")
 
 
 def data_dir(environ: Mapping[str, str]) -> DataDir:

@@ -4,14 +4,14 @@ behind aiohttp, so that the two ways cannot differ in what they say."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import structlog
 
 from gateway.admission import settled
-from gateway.auth import Authenticator, Principal
+from gateway.auth import Authenticator, Denied, Principal
 from gateway.head import Head, Target
 from gateway.known import Unknown
 from gateway.messages import AccountQuery
@@ -43,15 +43,18 @@ Send = Callable[[Reply], None]
 class HotRoutes:
     """The functions of the hot routes, and how a request and its answer go through them."""
 
-    def __init__(self, authenticator: Authenticator, usage: Usage, quotas: Quotas) -> None:
+    def __init__(
+        self, authenticator: Authenticator, usage: Usage, quotas: Quotas, denied: Denied
+    ) -> None:
         self._authenticator = authenticator
         self._usage = usage
         self._quotas = quotas
+        self._denied = denied
         self._tasks: set[asyncio.Task[None]] = set()
 
     def serve(self, head: Head, body: bytes, send: Send) -> None:
         """Answers a request by `send`, once: at once or later."""
-        target = head.target
+        target, principal = head.target, None
         try:
             header = head.text(b"authorization")
             key = head.text(b"idempotency-key")
@@ -60,7 +63,8 @@ class HotRoutes:
                     header, head.text(b"host") if header is None else None, head.peer
                 )
             except Unknown:  # never without a header: the auth service is asked about a token
-                self._spawn(self._introduced(target, header, head.peer, body, key), target, send)
+                asked = self._authenticator.caller(header, None, head.peer)
+                self._later(target, asked, body, key, send)
                 return
             if target.name == "record_usage":
                 try:
@@ -69,9 +73,9 @@ class HotRoutes:
                 except Unknown:
                     pass  # the ledger must be asked first, which takes a task
         except Exception as error:
-            _fail(error, target, send)
+            self._fail(error, principal, target, send)
             return
-        self._spawn(self._answer(target, principal, body, key), target, send)
+        self._later(target, principal, body, key, send)
 
     def _record(
         self, target: Target, principal: Principal, body: bytes, key: str | None, send: Send
@@ -83,34 +87,39 @@ class HotRoutes:
             try:
                 outcome = settled(said)
                 if outcome is None:
-                    self._spawn(self._answer(target, principal, body, key), target, send)
+                    self._later(target, principal, body, key, send)
                     return
                 text, headers = self._usage.answer(event, places, outcome)
             except Exception as error:
-                _fail(error, target, send)
+                self._fail(error, principal, target, send)
                 return
             send(_json(201, text, headers))  # outside: what fails after it is no second answer
 
         self._usage.submit(event, decided)
 
-    def _spawn(self, reply_to: Coroutine[Any, Any, Reply], target: Target, send: Send) -> None:
+    def _later(
+        self,
+        target: Target,
+        found: Principal | Awaitable[Principal],
+        body: bytes,
+        key: str | None,
+        send: Send,
+    ) -> None:
+        """By a task: the ledger, or the auth service about who asks, must be asked first."""
+
         async def answer() -> None:
+            principal = None
             try:
-                reply = await reply_to
+                principal = found if isinstance(found, Principal) else await found
+                reply = await self._answer(target, principal, body, key)
             except Exception as error:
-                _fail(error, target, send)
+                self._fail(error, principal, target, send)
                 return
             send(reply)
 
         task = asyncio.ensure_future(answer())
         self._tasks.add(task)  # the loop itself would let it be collected
         task.add_done_callback(self._tasks.discard)
-
-    async def _introduced(
-        self, target: Target, header: str | None, peer: str | None, body: bytes, key: str | None
-    ) -> Reply:
-        principal = await self._authenticator.caller(header, None, peer)
-        return await self._answer(target, principal, body, key)
 
     async def _answer(
         self, target: Target, principal: Principal, body: bytes, key: str | None
@@ -128,6 +137,19 @@ class HotRoutes:
             case name:
                 raise AssertionError(f"{name} is not served here")
 
+    def _fail(
+        self, error: Exception, principal: Principal | None, target: Target, send: Send
+    ) -> None:
+        if isinstance(error, Problem):
+            send(refusal(error, target.path))
+            if error.denied:
+                self._denied(principal, target.name, error.kind.status)
+            return
+        # Answered before it is logged: a log that cannot be written must not cost the answer.
+        send(refusal(Problem(Kind.INTERNAL, "an unexpected error; it was logged"), target.path))
+        with suppress(Exception):
+            log.error("internal_error", path=target.path, exc_info=error)
+
 
 def _json(status: int, body: bytes, headers: dict[str, str] = _NO_HEADERS) -> Reply:
     return Reply(status, _LINES[status], b"application/json", headers, body)
@@ -138,13 +160,3 @@ def refusal(problem: Problem, path: str | None) -> Reply:
     kind = problem.kind
     line = b"%d %s" % (kind.status, kind.title.encode())
     return Reply(kind.status, line, _PROBLEM, problem.headers, problem.body(path))
-
-
-def _fail(error: Exception, target: Target, send: Send) -> None:
-    if isinstance(error, Problem):
-        send(refusal(error, target.path))
-        return
-    # Answered before it is logged: a log that cannot be written must not cost the answer.
-    send(refusal(Problem(Kind.INTERNAL, "an unexpected error; it was logged"), target.path))
-    with suppress(Exception):
-        log.error("internal_error", path=target.path, exc_info=error)

@@ -10,10 +10,8 @@ from gateway.auth import Principal
 from gateway.problems import Kind, Problem
 
 MAX_BODY = 2 * 1024 * 1024  # a batch of 1000 records of 2 KB
+CALLER = web.RequestKey("caller", Principal)  # set as soon as it is known who asks
 BODY_S = 10  # to send a body; a slower client holds memory, not just a socket
-
-
-CALLER = web.RequestKey("caller", Principal)
 
 
 def caller(request: web.Request) -> Principal:

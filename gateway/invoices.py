@@ -66,7 +66,7 @@ class Invoices:
             if organization is None:
                 raise Problem(Kind.INVALID_REQUEST, "organization_id is needed")
             if not principal.acts_for(organization):
-                raise Problem(Kind.NOT_FOUND, "there is no such organization")
+                raise Problem(Kind.NOT_FOUND, "there is no such organization", denied=True)
         try:
             before = None
             if query.starting_after is not None:
@@ -209,7 +209,8 @@ class Invoices:
         reach = principal.reach(Action.READ_SUBSCRIPTION)
         found = await store.invoices.find(self._pool, _uuid(invoice))
         if found is None or not _may_read(principal, reach, found):
-            raise Problem(Kind.NOT_FOUND, "there is no such invoice")
+            foreign = found is not None
+            raise Problem(Kind.NOT_FOUND, "there is no such invoice", denied=foreign)
         return found
 
     async def _answers(self, found: Sequence[Invoice]) -> list[InvoiceAnswer]:

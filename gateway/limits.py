@@ -76,7 +76,7 @@ def problem(usage_type: str, places: int, answer: Answer) -> Problem:
         return unavailable("the ledger is too far behind to take more usage", retry_after=5)
     if answer.outcome is Outcome.BLOCKED:
         reason = bytes(answer.detail).decode()
-        return Problem(Kind.FORBIDDEN, f"the subscription is {reason}", reason=reason)
+        return Problem(Kind.FORBIDDEN, f"the subscription is {reason}", denied=False, reason=reason)
     if answer.outcome is Outcome.RATE_LIMITED:
         kind, detail = Kind.RATE_LIMITED, "too much in this window; wait and retry"
         retry_ms = int(answer.detail[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
@@ -273,3 +273,11 @@ def query(kind: type[T], params: Any) -> T:
         return msgspec.convert(found, kind, strict=False)
     except msgspec.ValidationError as error:
         raise Problem(Kind.INVALID_REQUEST, say(str(error), kind, "the query")) from None
+
+
+def utc(instant: datetime | None, name: str) -> datetime | None:
+    """In UTC; a time zone can carry the first and last day of the calendar out of it."""
+    try:
+        return None if instant is None else instant.astimezone(UTC)
+    except OverflowError:
+        raise Problem(Kind.INVALID_REQUEST, f"{name} is out of range") from None

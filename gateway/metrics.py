@@ -14,6 +14,7 @@ from ledger.domain.durability import Profile, Verdict
 from lua.types import Outcome
 
 if TYPE_CHECKING:  # the hot path counts too, and knows nothing of Postgres
+    from ledger.audit.state import Audit
     from ledger.billing_state import Billing
 
 USAGE = Counter("billing_usage", "Usage recorded, in whole quantities", ["usage_type"])
@@ -153,6 +154,31 @@ AUTH_ASKED = Counter(
     "What the auth service was asked for, and whether it gave an answer that can be used",
     ["asked_for", "outcome"],
 )
+AUDIT_UNSEALED = Gauge(
+    "billing_audit_unsealed",
+    "Audit events that have no place in the chain yet",
+    multiprocess_mode="mostrecent",
+)
+AUDIT_UNSEALED_AGE = Gauge(
+    "billing_audit_unsealed_seconds",
+    "How long the oldest of them has waited",
+    multiprocess_mode="mostrecent",
+)
+AUDIT_SEQUENCE = Gauge(
+    "billing_audit_sequence",
+    "How long the chain of audit events is; it never gets shorter",
+    multiprocess_mode="mostrecent",
+)
+AUDIT_UNDELIVERED = Gauge(
+    "billing_audit_undelivered",
+    "Audit events, usage included, that the audit service does not have yet",
+    multiprocess_mode="mostrecent",
+)
+AUDIT_FAILING = Gauge(
+    "billing_audit_delivery_failing_seconds",
+    "How long the audit service has taken nothing of some chain",
+    multiprocess_mode="mostrecent",
+)
 DURABILITY = Gauge(
     "billing_durability_in_force",
     "1 at the durability profile that Redis keeps, 0 at the others",
@@ -229,6 +255,15 @@ def billed(billing: Billing) -> None:
             BESIDE_STRIPE.labels(kind).set(found)
         BESIDE_STRIPE_AGE.set(beside.age_s)
         MISSED.set(beside.missed_ever)
+
+
+def evidenced(audit: Audit) -> None:
+    """What the ledger says of the audit trail."""
+    AUDIT_UNSEALED.set(audit.sealing.unsealed)
+    AUDIT_UNSEALED_AGE.set(audit.sealing.oldest_s)
+    AUDIT_SEQUENCE.set(audit.sealing.sequence)
+    AUDIT_UNDELIVERED.set(audit.delivered.waiting)
+    AUDIT_FAILING.set(audit.delivered.failing_s)
 
 
 def exposition() -> bytes:

@@ -48,7 +48,7 @@ class Organizations:
         reach = principal.reach(Action.READ_ORGANIZATION)
         organization_id = self._accounts.identify(name, "organization_id")
         if reach is not Reach.ALL and not principal.acts_for(organization_id):
-            raise _not_found()
+            raise _not_found(foreign=True)
         try:
             found = await store.organizations.find(self._pool, organization_id)
             if found is None and not await store.organizations.is_known(
@@ -207,5 +207,5 @@ def _answer(
     )
 
 
-def _not_found() -> Problem:
-    return Problem(Kind.NOT_FOUND, "there is no such organization")
+def _not_found(*, foreign: bool = False) -> Problem:
+    return Problem(Kind.NOT_FOUND, "there is no such organization", denied=foreign)

@@ -13,6 +13,8 @@ import msgspec
 from gateway import metrics
 from gateway.backlog import Backlog
 from ledger import billing_state, clock, db, store
+from ledger.audit import state as audit_state
+from ledger.audit.state import Audit
 from ledger.billing_state import Billing
 from ledger.domain.durability import Profile
 from ledger.durability import Watch
@@ -202,6 +204,7 @@ class Probes:
             cursors = await store.cursors(self._pool)
             billing = await billing_state.look(self._pool)
             letters = await store.count_open_dead_letters(self._pool)
+            audit = await audit_state.look(self._pool)
         except (*db.UNAVAILABLE, db.PostgresError):
             return None
         findings = {one.invariant: one.findings for one in found}
@@ -209,20 +212,22 @@ class Probes:
             metrics.FINDINGS.labels(invariant).set(findings.get(invariant, 0))
         metrics.RECONCILE_AGE.set(max(ages.values(), default=0))
         metrics.billed(billing)
+        metrics.evidenced(audit)
         metrics.DEAD_LETTERS.set(letters)
-        return Ledger(sum(one.standing for one in found), ages, cursors, billing, letters)
+        return Ledger(sum(one.standing for one in found), ages, cursors, billing, letters, audit)
 
 
 class Ledger(NamedTuple):
     """How much does not agree and was not repaired, how long ago each partition was last looked at
-    to the end (in seconds), how far each is drained, how invoicing is going, and how many entries
-    could not be written."""
+    to the end (in seconds), how far each is drained, how invoicing is going, how many entries could
+    not be written, and how the audit trail is."""
 
     found: int
     ages: Mapping[int, int]
     cursors: Sequence[store.Cursor]
     billing: Billing
     letters: int
+    audit: Audit
 
 
 def _stripe(billing: Billing) -> StripeWaiting:
@@ -242,6 +247,7 @@ def _replid(info: Any) -> str | None:
 def _reasons(ledger: Ledger, floors: Mapping[int, str]) -> Iterator[str]:
     """What the ledger says that needs care."""
     yield from ledger.billing.reasons()
+    yield from ledger.audit.reasons()
     if ledger.letters:
         yield f"dead letters wait: {ledger.letters}; ./run dead-letters list"
     if ledger.found:

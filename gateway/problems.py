@@ -48,18 +48,29 @@ class Kind(enum.Enum):
         return str(self.value[2]) if len(self.value) > 2 else self.name.lower().replace("_", "-")
 
 
+_DENIALS = (Kind.UNAUTHORIZED, Kind.FORBIDDEN)
+
+
 class Problem(Exception):
     """An error for the caller. `detail` says cause and way out, and never repeats a value that
-    was sent: it could be personal or secret."""
+    was sent: it could be personal or secret. `denied`: whether it refuses access, which is audited;
+    what is foreign looks as if it were not there."""
 
     def __init__(
-        self, kind: Kind, detail: str, headers: dict[str, str] | None = None, **members: Any
+        self,
+        kind: Kind,
+        detail: str,
+        headers: dict[str, str] | None = None,
+        *,
+        denied: bool | None = None,
+        **members: Any,
     ) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
         self.headers = headers or {}
         self.members = members
+        self.denied = kind in _DENIALS if denied is None else denied
 
     def document(self, instance: str | None = None) -> dict[str, Any]:
         """The problem document; `instance` is the path it happened at, unless somebody wrote

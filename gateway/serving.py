@@ -86,7 +86,7 @@ async def serving(
             keepalive_timeout=KEEPALIVE_S,
         )
         hot = HotPath(
-            HotRoutes(wired.authenticator, wired.usage, wired.quotas),
+            HotRoutes(wired.authenticator, wired.usage, wired.quotas, wired.denied),
             behind,
             partial(_open_connections, runner.server),
             min(settings.gateway_connections, _open_files() - OTHER_FILES),

@@ -85,7 +85,7 @@ class Subscriptions:
             if reach is Reach.OWN or organization is None:
                 raise Problem(Kind.FORBIDDEN, "your role does not allow this list")
             if not principal.acts_for(organization):
-                raise Problem(Kind.NOT_FOUND, "there is no such organization")
+                raise Problem(Kind.NOT_FOUND, "there is no such organization", denied=True)
         try:
             before = None
             if query.starting_after is not None:
@@ -129,7 +129,7 @@ class Subscriptions:
         if not everything and any(
             one.scope == "user" and one.organization_id != organization_id for one in found
         ):
-            raise Problem(Kind.NOT_FOUND, "there is no such user")
+            raise Problem(Kind.NOT_FOUND, "there is no such user", denied=True)
         for one in found:
             if one.scope == query.scope:
                 return one
@@ -137,7 +137,7 @@ class Subscriptions:
             return None
         last = await store.subscriptions.newest(self._pool, query.scope, user_id, organization_id)
         if last and not everything and last.organization_id != organization_id:
-            raise Problem(Kind.NOT_FOUND, "there is no such user")
+            raise Problem(Kind.NOT_FOUND, "there is no such user", denied=True)
         return last
 
     async def _implicit(

@@ -13,7 +13,7 @@ from msgspec import UnsetType
 from gateway import limits, metrics
 from gateway.accounts import Accounts
 from gateway.admission import Admission
-from gateway.auth import Action, Principal
+from gateway.auth import Action, Denied, Principal
 from gateway.guard import OF_A_PROGRAM, refuse_phi
 from gateway.known import Unknown, knowing
 from gateway.lane import Done
@@ -50,11 +50,13 @@ class Usage:
         accounts: Accounts,
         usage_types: UsageTypes,
         metadata: MetadataGuard,
+        denied: Denied,
     ) -> None:
         self._admission = admission
         self._accounts = accounts
         self._usage_types = usage_types
         self._metadata = metadata
+        self._denied = denied
 
     async def record(
         self, principal: Principal, body: bytes, header_key: str | None
@@ -107,11 +109,11 @@ class Usage:
                 except Unknown:
                     unknown.append((index, partial(self._event, principal, record, own_key)))
             except Problem as problem:
-                results[index] = problem.document()
+                results[index] = self._refused(principal, problem)
         learnt = await _learnt([decide for _, decide in unknown])
         for (index, _), decided in zip(unknown, learnt, strict=True):
             if isinstance(decided, Problem):
-                results[index] = decided.document()
+                results[index] = self._refused(principal, decided)
             else:
                 events.append((index, *decided))
         answers = await self._admission.record([event for _, event, _ in events])
@@ -121,6 +123,12 @@ class Usage:
         return encoder.encode(
             BatchAnswer(results=results, accepted=accepted, rejected=len(results) - accepted)
         )
+
+    def _refused(self, principal: Principal, problem: Problem) -> dict[str, Any]:
+        """The result of a record that was refused; also when others of its batch are taken."""
+        if problem.denied:
+            self._denied(principal, "record_usage_batch", problem.kind.status)
+        return problem.document()
 
     def _event(
         self, principal: Principal, request: UsageRequest, header_key: str | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -12,7 +12,7 @@ import msgspec
 
 from gateway.accounts import Accounts
 from gateway.auth import Action, Principal, Reach
-from gateway.messages import UsageList, UsageQuery, UsageRecordAnswer, encoder
+from gateway.messages import UsageList, UsageQuery, UsageRecordAnswer, encoder, utc
 from gateway.problems import Kind, Problem, unavailable
 from ledger import db, store
 
@@ -36,7 +36,7 @@ class UsageLists:
             user_id = principal.user_id
         elif reach is Reach.ORGANIZATIONS:
             if organization_id is not None and not principal.acts_for(organization_id):
-                raise Problem(Kind.NOT_FOUND, "there is no such organization")
+                raise Problem(Kind.NOT_FOUND, "there is no such organization", denied=True)
             organizations = organizations or list(principal.organizations)
         if user_id is None and organizations is None:
             raise Problem(Kind.INVALID_REQUEST, "user_id or organization_id is needed")
@@ -61,22 +61,14 @@ class UsageLists:
             user_id=user_id,
             organization_ids=organizations,
             usage_type=query.usage_type,
-            since=_utc(query.from_, "from"),
-            until=_utc(query.to, "to"),
+            since=utc(query.from_, "from"),
+            until=utc(query.to, "to"),
             after=after,
             count=query.limit + 1,
         )
 
     def _given(self, text: str | None, what: str) -> UUID | None:
         return None if text is None else self._accounts.identify(text, what)
-
-
-def _utc(instant: datetime | None, name: str) -> datetime | None:
-    """In UTC; a time zone can carry the first and last day of the calendar out of it."""
-    try:
-        return None if instant is None else instant.astimezone(UTC)
-    except OverflowError:
-        raise Problem(Kind.INVALID_REQUEST, f"{name} is out of range") from None
 
 
 def listed(row: Mapping[str, Any]) -> UsageRecordAnswer:

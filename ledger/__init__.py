@@ -23,7 +23,10 @@ is refused. `ledger.payments` (by `ledger.payment_audit`) is what became of an i
 an organisation; `ledger.retention` purges records that were kept long enough, `ledger.pseudonyms`
 takes a user out of what need not be kept.
 
-What went wrong: `ledger.reconcile` compares rows, totals, seals (`ledger.seals`) and counters, and
+`ledger.audit` is the evidence: it seals what was done, verifies that nothing was changed since, and
+gives it to the audit service.
+
+What went wrong: `ledger.reconcile` compares rows, totals, seals and counters, and
 `ledger.recalculate` makes them anew; `ledger.dead_letters` and `ledger.adoption` carry out what an
 operator decided.
 

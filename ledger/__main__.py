@@ -11,6 +11,7 @@ import structlog
 import uvloop
 
 from ledger import clock, db, durability, logs, loops, migrate, settings, stripe_mode
+from ledger.audit import heads
 from lua.cluster import Cluster
 from lua.multiplexer import Multiplexer
 
@@ -60,6 +61,7 @@ async def main(config: settings.Settings) -> int:
 def start() -> int:
     try:
         config = settings.load()
+        heads.signing_key(config)
     except settings.SettingError as error:
         print(f"ledger: {error}", file=sys.stderr)
         return 2

@@ -13,7 +13,8 @@ import structlog
 from ledger import db, store
 from ledger.db import Connection
 from ledger.domain.control import parse_control
-from ledger.domain.usage import BadEntry, Terms, UsageRecord, at_ms, count_of, parse_entry, seal
+from ledger.domain.seal import seal
+from ledger.domain.usage import BadEntry, Terms, UsageRecord, at_ms, count_of, parse_entry
 
 log = structlog.get_logger()
 
@@ -125,11 +126,9 @@ class Booking:
         if billable := _billable(records):
             await store.billable.add(self._connection, partition, billable)
         last = first + len(records) - 1
-        head = seal(self.head, records)
-        await store.insert_seal(
-            self._connection, partition, first, last, len(records), self.head, head
-        )
-        return head
+        sealed = seal(self.head, records, partition=partition, first=first)
+        await store.insert_seal(self._connection, partition, first, last, self.head, sealed)
+        return sealed.head
 
     async def _refund(
         self, repeats: list[UsageRecord], entries: dict[str, dict[str, bytes]]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from itertools import takewhile
+from typing import Any
 
 import structlog
 
 from ledger import clock, db, reload, service_time, store
+from ledger.audit import work as audit_work
 from ledger.corrections import Corrections
 from ledger.cycle import Cycle
 from ledger.drain import Drain
@@ -40,7 +42,7 @@ METERING_S = 60.0  # between looks for usage that meters are to count
 STRIPE_S = 2.0  # between looks for invoices that are to be delivered, and for what became of them
 # Each waits for Stripe most of the time. One payer's call that gets no answer must not hold up all.
 STRIPE_WORKERS = 4
-STRIPE_STOP_S = 2.0  # for a call under way when the ledger stops; cut, it is tried again
+CUT_S = 2.0  # for a call under way when the ledger stops; cut, it is tried again
 # After an outage: easy on a sick server, and back well within two seconds of a healthy one.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 1.0
 
@@ -71,6 +73,10 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         group.create_task(_for_ever("reconcile", settings, stop, partial(_reconcile, stop)))
         group.create_task(_for_ever("supersede", settings, stop, _supersede))
         group.create_task(_for_ever("cycle", settings, stop, _cycle))
+        group.create_task(_for_ever("seal", settings, stop, audit_work.seal))
+        if settings.audit_service_url is not None:
+            deliver = _for_ever("audit_delivery", settings, stop, audit_work.deliver)
+            group.create_task(_cut([deliver], stop))
         if settings.stripe_api_key is None:
             log.warning("stripe_delivery_off", reason="STRIPE_API_KEY is not set; invoices wait")
         else:
@@ -205,15 +211,22 @@ async def _stripe(key: Secret, settings: Settings, stop: asyncio.Event) -> None:
     ]
     if settings.stripe_mode == "meters":
         work.append(("metering", meter))
-    workers = [asyncio.ensure_future(_for_ever(name, settings, stop, one)) for name, one in work]
+    try:
+        await _cut([_for_ever(name, settings, stop, one) for name, one in work], stop)
+    finally:
+        await api.close()
+
+
+async def _cut(works: Iterable[Coroutine[Any, Any, None]], stop: asyncio.Event) -> None:
+    """Does these until `stop`, and does not wait for the other side of a call after that."""
+    workers = [asyncio.ensure_future(one) for one in works]
     try:
         await stop.wait()
-        await asyncio.wait(workers, timeout=STRIPE_STOP_S)
+        await asyncio.wait(workers, timeout=CUT_S)
     finally:
         for one in workers:
             one.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
-        await api.close()
 
 
 async def _for_ever(name: str, settings: Settings, stop: asyncio.Event, begin: Begin) -> None:

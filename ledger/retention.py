@@ -22,7 +22,8 @@ from ledger.domain.retention import (
     month_after,
     refusals,
 )
-from ledger.domain.usage import at_ms, seal
+from ledger.domain.seal import Sealed, seal_left
+from ledger.domain.usage import at_ms
 from ledger.store.export import Sums
 from ledger.store.retention import LeftSeal, Purge
 
@@ -85,7 +86,7 @@ async def purge(
         await store.retention.insert(db, done, archived.sums.records, archived.sha256, actor, now)
         left = await store.retention.note_kept(db, month)
         for one in left:
-            await store.retention.set_kept_head(db, one, await _kept_head(db, month, one))
+            await store.retention.set_kept(db, one, await _sealed(db, month, one))
         # Only now: what takes long is done, and nobody can put a hold meanwhile.
         await store.retention.hold_what_keeps(db)
         if found := await kept(db, month, now):
@@ -94,18 +95,26 @@ async def purge(
         await store.retention.drop(db, month)
 
 
-async def _kept_head(db: Connection, month: date, one: LeftSeal) -> bytes:
-    """The hash of what a seal keeps: a batch of the drain may lie across the end of a month."""
+async def _sealed(db: Connection, month: date, one: LeftSeal) -> Sealed:
+    """What covers the rest of a seal: a batch of the drain may lie across the end of a month."""
     decimals = await store.usage_types(db)
-    left = []
-    async for position, record in store.sealed_records(
+    left = {}
+    async for position, record in store.seals.sealed_records(
         db, one.partition, one.first_position - 1, decimals
     ):
         if position > one.last_position:
             break
         if at_ms(record.recorded_at).date().replace(day=1) != month:
-            left.append(record)
-    return seal(one.head, left)
+            left[position] = record
+    return seal_left(
+        one.head,
+        left,
+        partition=one.partition,
+        first=one.first_position,
+        last=one.last_position,
+        version=one.version,
+        marks=one.marks,
+    )
 
 
 async def refused(

@@ -55,6 +55,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stripe_webhook_secrets: tuple[Secret, ...] = ()
     auth: AuthSettings = AuthSettings()
     metadata_keys: Mapping[str, Key] = {}
+    audit_signing_key: Secret | None = None
+    audit_service_url: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property
@@ -101,6 +103,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         stripe_webhook_secrets=_webhook_secrets(read),
         auth=read_auth(read, is_dev=environment == "dev"),
         metadata_keys=_metadata_keys(read),
+        audit_signing_key=_secret(read.secret("AUDIT_SIGNING_KEY")),
+        audit_service_url=_audit_service(read),
         log_level=read.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
     )
     if settings.test_clock and not settings.is_dev:
@@ -172,6 +176,26 @@ def _webhook_secrets(read: Reader) -> tuple[Secret, ...]:
             "STRIPE_WEBHOOK_SECRET", "must be a signing secret of Stripe's (whsec_...), or two: a,b"
         )
     return tuple(Secret(one) for one in secrets)
+
+
+def _secret(text: str | None) -> Secret | None:
+    return None if text is None else Secret(text)
+
+
+def _audit_service(read: Reader) -> str | None:
+    """Where audit events are sent; of a base alone the path is the usual one."""
+    url = read.optional("AUDIT_SERVICE_URL")
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        usable = usable and not (parts.query or parts.fragment or "@" in parts.netloc)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise SettingError("AUDIT_SERVICE_URL", "must be like http://audit-logging:8084")
+    return url if parts.path.strip("/") else f"{url.rstrip('/')}/api/v1/audit/events"
 
 
 def _metadata_keys(read: Reader) -> Mapping[str, Key]:

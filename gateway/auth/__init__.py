@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from gateway.auth.authenticator import Authenticator
-from gateway.auth.principal import DEV_SERVICE, Principal
+from gateway.auth.principal import DEV_SERVICE, Denied, Principal
 from gateway.auth.rights import Action, Reach
 
-__all__ = ["DEV_SERVICE", "Action", "Authenticator", "Principal", "Reach"]
+__all__ = ["DEV_SERVICE", "Action", "Authenticator", "Denied", "Principal", "Reach"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from uuid import UUID
 
 import msgspec
@@ -41,6 +42,9 @@ class Principal(msgspec.Struct, frozen=True):
     def acts_for(self, organization_id: UUID) -> bool:
         return self.every_organization or organization_id in self.organizations
 
+
+Denied = Callable[[Principal | None, str, int], None]
+"""Told of who was denied a route, by its name, and with which status; None: nobody we know."""
 
 DEV_SERVICE = Principal(
     subject="service-dev",

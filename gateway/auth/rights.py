@@ -18,6 +18,7 @@ class Action(enum.StrEnum):  # hashed in C, once a request
     READ_ORGANIZATION = "read an organisation"
     CHANGE = "change plan, subscription, correct, close"
     MAKE_USAGE_TYPES = "make usage types"
+    AUDIT = "audit, reconcile, revenue"
 
 
 class Reach(enum.IntEnum):
@@ -49,6 +50,7 @@ RIGHTS: dict[Action, dict[Role, Reach]] = {
     Action.READ_ORGANIZATION: {"org_admin": _ORG, "finance": _ALL, "admin": _ALL},
     Action.CHANGE: {"finance": _ALL, "admin": _ALL},
     Action.MAKE_USAGE_TYPES: {"admin": _ALL},
+    Action.AUDIT: {"finance": _ALL, "admin": _ALL},
 }
 
 SCOPES: dict[Action, str] = {

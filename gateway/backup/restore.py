@@ -19,7 +19,8 @@ from gateway.backup.databases import Databases, unreachable
 from gateway.backup.manifest import Manifest
 from gateway.backup.problem import BackupProblem
 from gateway.binaries import postgres_clients
-from ledger import db, migrate, seals, store
+from ledger import db, migrate, store
+from ledger.audit import verify
 
 
 class Restored(msgspec.Struct, frozen=True):
@@ -109,7 +110,7 @@ async def _verify(database_url: str, said: Manifest, now: datetime) -> tuple[int
         if differences := said.differences(found):
             raise BackupProblem(f"the restored database is not the one backed up: {differences[0]}")
         migrated = await migrate.migrate(database_url)
-        sealed = await seals.verify_seals(connection)
+        sealed = await verify.intact(connection)
         async with connection.transaction():
             await store.renew_terms(connection)
             await store.insert_audit_event(
@@ -117,7 +118,7 @@ async def _verify(database_url: str, said: Manifest, now: datetime) -> tuple[int
             )
     except db.PostgresError as error:
         raise BackupProblem(f"Postgres: {error}") from None
-    except seals.SealBroken as error:
+    except verify.Broken as error:
         raise BackupProblem(f"the restored ledger was tampered with: {error}") from None
     except migrate.MigrationError as error:
         raise BackupProblem(f"the restored database cannot be migrated: {error}") from None

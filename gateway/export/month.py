@@ -14,9 +14,9 @@ from gateway.export.lines import hash_of
 from gateway.export.manifest import FORMAT, Manifest
 from gateway.export.organization import written
 from ledger import retention, store
+from ledger.audit import verify
 from ledger.db import Connection
 from ledger.retention import Archived
-from ledger.seals import Chains
 from ledger.store.export import Sums
 
 
@@ -53,11 +53,11 @@ async def _write(db: Connection, month: date, path: Path, key: bytes, now: datet
     with new_folder(path) as folder:
         async with db.transaction(isolation="repeatable_read", readonly=True):
             files = await written(db, ["month"], month, folder, key)
-            _, broken = await Chains().verify(db, await store.retention.ends(db, month))
+            broken = await verify.through(db, await store.retention.ends(db, month))
             if broken:
                 raise BackupProblem(
-                    f"records were tampered with ({broken[0]}): nothing is purged before that is "
-                    "looked into"
+                    f"records were tampered with ({broken[0].said}): nothing is purged before "
+                    "that is looked into"
                 )
             said = Manifest(
                 format=FORMAT,

@@ -4,7 +4,16 @@ OpenAPI document are both made from this table."""
 from __future__ import annotations
 
 from gateway.route import Route
-from gateway.routes import catalogue, invoices, organizations, service, stripe, subscriptions, usage
+from gateway.routes import (
+    audit,
+    catalogue,
+    invoices,
+    organizations,
+    service,
+    stripe,
+    subscriptions,
+    usage,
+)
 
 ROUTES: tuple[Route, ...] = (
     *usage.ROUTES,
@@ -13,5 +22,6 @@ ROUTES: tuple[Route, ...] = (
     *catalogue.ROUTES,
     *invoices.ROUTES,
     *stripe.ROUTES,
+    *audit.ROUTES,
     *service.ROUTES,
 )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-from hashlib import blake2b, sha256
+from hashlib import blake2b
 from typing import Any
 from uuid import UUID
 
@@ -257,32 +257,3 @@ def _period_in_hour(anchor: int, interval: Interval, timezone: str, hour: int) -
 @lru_cache(maxsize=4096)  # all entries of an account under one plan have the same
 def _terms_of(raw: bytes) -> Terms:
     return _terms.decode(raw)
-
-
-def seal(previous: bytes, records: list[UsageRecord]) -> bytes:
-    """The next head of a partition's hash chain: covers what each record says and their order."""
-    return sha256(b"".join([previous, *map(canonical, records)])).digest()
-
-
-def canonical(record: UsageRecord) -> bytes:
-    """The bytes of a record that a seal covers; rebuilt from its row when the chain is verified."""
-    terms = record.terms
-    return _encode(
-        (
-            record.usage_id,
-            record.user_id,
-            record.organization_id,
-            record.usage_type,
-            record.units,
-            record.recorded_at,
-            record.occurred_at,
-            record.billing_period.toordinal(),
-            record.quota_period,
-            record.pool_period,
-            terms.subscription_id,
-            terms.plan_tier,
-            terms.plan_version,
-            record.payload.recorded_by,
-            record.payload.reversal_of,
-        )
-    )

@@ -44,6 +44,7 @@ class Reconciler:
         self._scripts = scripts
         self._counters = Counters(connection, scripts)
         self._scan = QuotaScan(redis)
+        self._events = rows.NewEvents()
         self._repair = repair
 
     async def run_once(self, partitions: Iterable[int]) -> Report:
@@ -76,7 +77,7 @@ class Reconciler:
         reports.append(await rows.check_totals(self._connection))
         reports.append(await rows.check_billable(self._connection))
         reports.append(await check_invoices(self._connection))
-        reports.append(await rows.check_hashes(self._connection))
+        reports.append(await rows.check_chains(self._connection))
         report = merged(reports)
         for partition, position in through.items():
             found = [one for one in report.findings if _place(one, partitions) == partition]
@@ -94,7 +95,10 @@ class Reconciler:
         subjects = _subjects(touched) | self._scan.take(partition)
         subjects |= {one.subject for one in noted if one.subject}
         compared = await self._compared(partition, sorted(subjects))
-        report = merged([checked, compared])
+        reports = [checked, compared]
+        if partition == 0:  # there is one chain of events for all partitions
+            reports.append(await self._events.check(self._connection))
+        report = merged(reports)
         for one in report.findings:
             log.error("reconcile_found", **msgspec.structs.asdict(one))
         again = {one.subject for one in report.findings if one.subject}

@@ -15,7 +15,7 @@ INVARIANTS: Mapping[str, str] = {
     "I5": "counters go on from record to record",
     "I6": "what is invoiced is what the rows say",
     "I7": "every record is on one line of one invoice",
-    "I9": "seals cover every row and follow each other",
+    "I9": "the audit chains are as they were sealed",
 }
 
 

@@ -6,11 +6,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from ledger import store
+from ledger.audit import verify
+from ledger.audit.findings import Finding as Broken
 from ledger.db import Connection, Executor
+from ledger.domain.audit import CONTROL
 from ledger.reconcile.findings import Finding, Report
-from ledger.seals import Chains
+from ledger.store.audit import ControlHead
 from lua import keys
 
+EVENTS = 5000  # audit events at one look: a fraction of a second
 MOST = 100  # findings of a kind that are told one by one: a broken partition has as many as rows
 
 
@@ -56,10 +60,33 @@ async def check_billable(db: Executor) -> Report:
     return Report({"I6": await store.billable.count(db)}, bounded(findings), [])
 
 
-async def check_hashes(connection: Connection) -> Report:
-    """Every seal's hash against its rows: what was edited since."""
-    _, broken = await Chains().verify(connection)
-    return Report({}, [Finding("I9", one.what, one.partition) for one in broken], [])
+async def check_chains(connection: Connection) -> Report:
+    """Every link of every hash chain: what was edited, or is gone, since it was sealed."""
+    report = await verify.whole(connection)
+    events = sum(one.rows for one in report.chains if one.chain == CONTROL)  # records are counted
+    return Report({"I9": events}, [_broken(one) for one in report.findings], [])
+
+
+class NewEvents:
+    """The chain of audit events from look to look: each goes on from where the last one found it
+    whole. The first begins a little before the head: what is older, `check_chains` looks at."""
+
+    def __init__(self) -> None:
+        self._whole: ControlHead | None = None
+
+    async def check(self, connection: Connection) -> Report:
+        begin = self._whole
+        # A ledger goes on over a database that was brought back to an earlier instant.
+        if begin is None or await store.audit.hash_at(connection, begin.sequence) != begin.head:
+            begin = await verify.before_newest(connection, EVENTS)
+        checked = await verify.events_after(connection, begin, EVENTS)
+        findings = checked.findings.all
+        self._whole = ControlHead(checked.at, checked.head)
+        return Report({"I9": checked.rows}, [_broken(one) for one in findings], [])
+
+
+def _broken(one: Broken) -> Finding:
+    return Finding("I9", one.said)
 
 
 async def wrong_totals_of(db: Executor, subjects: Iterable[str]) -> list[store.WrongTotal]:

@@ -26,8 +26,9 @@ SET quantity = usage_totals.quantity + EXCLUDED.quantity,
     records = usage_totals.records + EXCLUDED.records;
 
 -- name: insert_seal
-INSERT INTO audit_seals (partition, first_position, last_position, records, previous, head)
-VALUES ($1, $2, $3, $4, $5, $6);
+INSERT INTO audit_seals (partition, first_position, last_position, records, previous, head, version,
+    marks)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8);
 
 -- name: insert_refunds
 INSERT INTO usage_refunds (usage_id, partition, subject, usage_type, quota_period, units, stream_id)

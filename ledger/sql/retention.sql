@@ -87,8 +87,8 @@ GROUP BY partition, user_id, organization_id, usage_type, quota_period, pool_per
          subscription_id, billing_period, plan_tier, plan_version;
 
 -- name: note_kept
--- How many records each seal is left with; those that are left with some, which then want a hash of
--- their own.
+-- How many records each seal is left with; those that are left with some, which then want a hash and
+-- marks of their own.
 WITH gone AS (
     SELECT r.partition, s.last_position, COUNT(*) AS records
     FROM usage_records r CROSS JOIN LATERAL (
@@ -100,11 +100,11 @@ WITH gone AS (
 noted AS (
     UPDATE audit_seals s SET kept = COALESCE(s.kept, s.records) - gone.records, kept_head = NULL
     FROM gone WHERE (s.partition, s.last_position) = (gone.partition, gone.last_position)
-    RETURNING s.partition, s.first_position, s.last_position, s.head, s.kept)
-SELECT partition, first_position, last_position, head FROM noted WHERE kept > 0 ORDER BY 1, 2;
+    RETURNING s.*)
+SELECT partition, first_position, last_position, head, version, marks FROM noted WHERE kept > 0 ORDER BY 1, 2;
 
--- name: set_kept_head
-UPDATE audit_seals SET kept_head = $3 WHERE partition = $1 AND last_position = $2;
+-- name: set_kept
+UPDATE audit_seals SET kept_head = $3, marks = $4 WHERE partition = $1 AND last_position = $2;
 
 -- name: drop_usage_month
 SELECT drop_usage_month($1);

@@ -4,6 +4,8 @@ A module here stands beside the ``.sql`` file of its name; `records` has none, a
 """
 
 from ledger.store import (
+    audit,
+    audit_deliveries,
     billable,
     billing_periods,
     billing_state,
@@ -21,6 +23,7 @@ from ledger.store import (
     plan_migrations,
     pseudonyms,
     retention,
+    seals,
     simulation,
     stripe_calls,
     stripe_events,
@@ -113,7 +116,6 @@ from ledger.store.reconcile import (
     wrong_totals_of,
 )
 from ledger.store.records import insert_records
-from ledger.store.seals import Seal, audit_heads, sealed_records, seals
 from ledger.store.usage import (
     PastAnswer,
     answers,
@@ -131,14 +133,14 @@ __all__ = [
     "PastAnswer",
     "PlanVersion",
     "Position",
-    "Seal",
     "WrongTotal",
     "add_totals",
     "advance_clock",
     "advance_cursor",
     "answers",
     "applied_migrations",
-    "audit_heads",
+    "audit",
+    "audit_deliveries",
     "billable",
     "billing_periods",
     "billing_state",
@@ -202,7 +204,6 @@ __all__ = [
     "retention",
     "row_counts",
     "rows_at_fault",
-    "sealed_records",
     "seals",
     "set_total",
     "settle",

@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 from ledger.db import DuplicateTable, Executor
+from ledger.domain.seal import VERSION, Sealed
 from ledger.domain.usage import Count, UsageRecord, at_ms
 from ledger.store.queries import QUERIES
 from lua import keys
@@ -50,9 +51,19 @@ async def add_totals(db: Executor, totals: Iterable[tuple[str, str, datetime, in
 
 
 async def insert_seal(
-    db: Executor, partition: int, first: int, last: int, records: int, previous: bytes, head: bytes
+    db: Executor, partition: int, first: int, last: int, previous: bytes, sealed: Sealed
 ) -> None:
-    await db.execute(QUERIES["insert_seal"], partition, first, last, records, previous, head)
+    await db.execute(
+        QUERIES["insert_seal"],
+        partition,
+        first,
+        last,
+        last - first + 1,
+        previous,
+        sealed.head,
+        VERSION,
+        sealed.marks,
+    )
 
 
 async def insert_refunds(db: Executor, partition: int, records: Sequence[UsageRecord]) -> None:

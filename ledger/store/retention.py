@@ -12,6 +12,7 @@ import msgspec
 
 from ledger.db import Executor
 from ledger.domain.retention import BOOKS_CURRENCY, Billed, Keeper, month_after
+from ledger.domain.seal import Sealed
 from ledger.store.queries import QUERIES
 
 
@@ -29,6 +30,8 @@ class LeftSeal(msgspec.Struct, frozen=True):
     first_position: int
     last_position: int
     head: bytes
+    version: int
+    marks: bytes
 
 
 async def hold_purge(db: Executor) -> bool:
@@ -92,8 +95,8 @@ async def note_kept(db: Executor, month: date) -> list[LeftSeal]:
     return [LeftSeal(**dict(row)) for row in rows]
 
 
-async def set_kept_head(db: Executor, seal: LeftSeal, kept_head: bytes) -> None:
-    await db.execute(QUERIES["set_kept_head"], seal.partition, seal.last_position, kept_head)
+async def set_kept(db: Executor, seal: LeftSeal, kept: Sealed) -> None:
+    await db.execute(QUERIES["set_kept"], seal.partition, seal.last_position, *kept)
 
 
 async def drop(db: Executor, month: date) -> None:

@@ -133,7 +133,7 @@ async def test_a_ledger_that_was_tampered_with_before_the_backup_does_not_come_b
     await operator.sql("UPDATE usage_records SET quantity = 1")
     await operator.done("backup", "--to", operator.archive)
     said = await operator.refused("restore", operator.archive, "--replace")
-    assert said.startswith("the restored ledger was tampered with: partition ")
+    assert said.startswith("the restored ledger was tampered with: usage:")
     assert await operator.databases() == [operator.database]
 
 

@@ -12,7 +12,6 @@ import pytest
 from chaos import check
 from chaos.check import System, seals_fit
 from chaos.told import Told
-from ledger.seals import Chains
 from tests.conftest import Service
 from tests.ledger.plans import allows, organization_on_plan, pool
 
@@ -203,7 +202,7 @@ async def test_what_a_disk_lost_may_be_missing_and_nothing_else(
 async def test_a_chain_that_was_checked_is_checked_on_from_there(
     service: Service, told: Told
 ) -> None:
-    chains = Chains()
+    chains: check.Chains = {}
     assert await seals_fit(service.sql, chains) == []
     await recorded(service, RECORDS)
     await service.drained()

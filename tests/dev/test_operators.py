@@ -178,7 +178,7 @@ async def test_a_letter_that_cannot_be_settled_does_not_hold_up_the_others(
         (["recalculate", ""], "must be one line"),
         (["recalculate", "a\tb"], "must be one line"),
         (["recalculate", "ada", "--actor", ""], "must be one line"),
-        (["reconcile", "everything"], "unrecognized arguments"),
+        (["reconcile", "everything"], "invalid choice"),
         (["dead-letters", "list", "--limit", "0"], "must be 1 or more"),
         (["dead-letters", "list", "--limit", "many"], "must be a whole number"),
     ],

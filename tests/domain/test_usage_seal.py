@@ -11,14 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.domain.usage import (
-    FINGERPRINT_BYTES,
-    UsageRecord,
-    canonical,
-    fingerprint,
-    parse_entry,
-    seal,
-)
+from ledger.domain.seal import CANONICAL, MARK_BYTES, Sealed, canonical, mark
+from ledger.domain.seal import seal as sealed
+from ledger.domain.usage import FINGERPRINT_BYTES, UsageRecord, fingerprint, parse_entry
 from tests.domain import examples
 
 SAID: dict[str, object] = {
@@ -45,23 +40,28 @@ SEALED: dict[str, object] = {
     "terms.plan_version": 5,
     "payload.recorded_by": "someone else",
     "payload.reversal_of": b"y" * 16,
-}
-# Known to the ledger but not sealed; moving a name between these two lists is a decision.
-NOT_SEALED: dict[str, object] = {
     "stream_id": "9-9",
-    "fingerprint": b"another!",
     "used_after": 8,
     "pool_used_after": 9,
     "remaining": 10,
     "exceeded": True,
     "enforced": False,
+    "payload.idempotency_key": "order-2",
+    "payload.metadata": {"feature": "voice"},
+}
+# No columns of the row; moving a name between these two lists is a decision.
+NOT_SEALED: dict[str, object] = {
+    "fingerprint": b"another!",
     "terms.anchor": 1,
     "terms.interval": "year",
     "terms.timezone": "UTC",
-    "payload.idempotency_key": "order-2",
     "payload.occurred_at": 11,
-    "payload.metadata": {"feature": "voice"},
 }
+# What version 1 covers, which a ledger of before migration 0018 has made.
+SEALED_FIRST = [name for name in SEALED if name not in (
+    "stream_id", "used_after", "pool_used_after", "remaining", "exceeded", "enforced",
+    "payload.idempotency_key", "payload.metadata",
+)]  # fmt: skip
 RECORD = parse_entry("5-1", examples.entry())
 
 
@@ -111,12 +111,17 @@ def test_every_field_makes_another_request(other: dict[str, object]) -> None:
     assert said(**other) != said()
 
 
+def seal(previous: bytes, records: list[UsageRecord], **place: int) -> Sealed:
+    return sealed(previous, records, **({"partition": 3, "first": 7} | place))
+
+
 @pytest.mark.parametrize("name", sorted(SEALED))
 def test_a_seal_changes_with_every_field_it_covers(name: str) -> None:
     other = changed(name, SEALED[name])
     assert other != RECORD
     assert canonical(other) != canonical(RECORD)
-    assert seal(b"head", [other]) != seal(b"head", [RECORD])
+    assert seal(b"head", [other]).head != seal(b"head", [RECORD]).head
+    assert seal(b"head", [other]).marks != seal(b"head", [RECORD]).marks
 
 
 @pytest.mark.parametrize("name", sorted(NOT_SEALED))
@@ -124,6 +129,14 @@ def test_a_seal_can_be_recomputed_without_what_it_does_not_cover(name: str) -> N
     other = changed(name, NOT_SEALED[name])
     assert other != RECORD
     assert canonical(other) == canonical(RECORD)
+
+
+@pytest.mark.parametrize("name", sorted(SEALED))
+def test_the_first_version_goes_on_to_cover_what_it_did(name: str) -> None:
+    first = CANONICAL[1]
+    assert (first(changed(name, SEALED[name])) != first(RECORD)) is (name in SEALED_FIRST)
+    old = seal(b"a", [RECORD, RECORD], version=1)
+    assert old == (sha256(b"a" + 2 * first(RECORD)).digest(), b"")
 
 
 def test_every_field_of_a_record_is_decided_to_be_sealed_or_not() -> None:
@@ -135,13 +148,33 @@ def test_every_field_of_a_record_is_decided_to_be_sealed_or_not() -> None:
     assert not SEALED.keys() & NOT_SEALED.keys()
 
 
-def test_a_seal_depends_on_the_previous_head_and_on_order() -> None:
-    other = changed("units", 9)
-    assert seal(b"a", [RECORD]) != seal(b"b", [RECORD])
-    assert seal(b"a", [RECORD, other]) != seal(b"a", [other, RECORD])
-    assert seal(b"a", [RECORD, RECORD]) != seal(b"a", [RECORD])
+def test_a_seal_never_changes_for_the_same_records() -> None:
+    # Another value here would make every ledger look tampered with.
     assert (
-        seal(b"a", [RECORD, other]) == sha256(b"a" + canonical(RECORD) + canonical(other)).digest()
+        seal(b"head", [RECORD]).head.hex()
+        == "8d1bd4061c7cec3c613b932c0778de0a39218179516655d53931bf7887281545"
+    )
+
+
+def test_a_seal_depends_on_the_previous_head_on_order_and_on_its_place() -> None:
+    other = changed("units", 9)
+    both = seal(b"a", [RECORD, other])
+    assert both.head != seal(b"b", [RECORD, other]).head
+    assert both.head != seal(b"a", [other, RECORD]).head
+    assert both.head != seal(b"a", [RECORD, other], partition=4).head
+    assert both.head != seal(b"a", [RECORD, other], first=8).head
+    assert seal(b"a", [RECORD, RECORD]).head != seal(b"a", [RECORD]).head
+    assert both.marks == mark(canonical(RECORD)) + mark(canonical(other))
+    assert len(both.marks) == 2 * MARK_BYTES
+
+
+def test_metadata_is_covered_in_any_order_and_none_is_as_good_as_empty() -> None:
+    one, other = {"a": "1", "b": "2"}, {"b": "2", "a": "1"}
+    assert canonical(changed("payload.metadata", one)) == canonical(
+        changed("payload.metadata", other)
+    )
+    assert canonical(changed("payload.metadata", {})) == canonical(
+        changed("payload.metadata", None)
     )
 
 

@@ -6,7 +6,8 @@ from ledger import db
 
 TABLES = (
     "usage_records", "usage_keys", "usage_totals", "usage_refunds", "dead_letters",
-    "audit_seals", "audit_events", "stream_cursor", "reconcile_state", "billable_usage",
+    "audit_seals", "audit_events", "audit_chains", "stream_cursor", "reconcile_state",
+    "billable_usage",
 )  # fmt: skip
 
 

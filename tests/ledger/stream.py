@@ -10,11 +10,11 @@ from chaos.check import totals_are_sums
 from ledger import db, store
 from ledger.domain.ids import dev_uuid
 from ledger.domain.period import calendar_month
+from ledger.domain.seal import seal
 from ledger.domain.usage import (
     Payload,
     Terms,
     at_ms,
-    canonical,
     encode_payload,
     encode_terms,
     ms_of,
@@ -91,7 +91,9 @@ class Partition:
         )
         assert len({row["usage_id"] for row in rows}) == len(rows)
         assert await totals_are_sums(self.sql) == []
-        await self._check_seals([(row["position"], by_id[row["stream_id"]]) for row in rows])
+        await self._check_seals(
+            [(row["position"], (row["stream_id"], by_id[row["stream_id"]])) for row in rows]
+        )
         parked = await self._ids("dead_letters WHERE status <> 'retried'")
         refunded = await self._ids("usage_refunds")
         recorded = {row["stream_id"] for row in rows}
@@ -104,7 +106,7 @@ class Partition:
         rows = await self.sql.fetch(sql)
         return {row["stream_id"] for row in rows if row["partition"] == self.number}
 
-    async def _check_seals(self, rows: list[tuple[int, dict[str, bytes]]]) -> None:
+    async def _check_seals(self, rows: list[tuple[int, tuple[str, dict[str, bytes]]]]) -> None:
         assert [position for position, _ in rows] == list(range(1, len(rows) + 1))
         seals = await self.sql.fetch(
             "SELECT * FROM audit_seals WHERE partition = $1 ORDER BY last_position", self.number
@@ -113,17 +115,17 @@ class Partition:
         for one in seals:
             assert one["previous"] == head
             covered = [
-                fields
-                for position, fields in rows
+                entry
+                for position, entry in rows
                 if one["first_position"] <= position <= one["last_position"]
             ]
             assert len(covered) == one["records"]
             sealed += len(covered)
-            digest = sha256(head)
-            for fields in covered:
-                digest.update(canonical(parse_entry("0-0", fields)))
-            head = digest.digest()
-            assert one["head"] == head
+            records = [parse_entry(stream_id, fields) for stream_id, fields in covered]
+            made = seal(head, records, partition=self.number, first=one["first_position"])
+            assert made.marks == one["marks"]
+            assert made.head == one["head"]
+            head = made.head
         assert sealed == len(rows)
         stored = "SELECT audit_head FROM stream_cursor WHERE partition = $1"
         assert await self.sql.fetchval(stored, self.number) == head

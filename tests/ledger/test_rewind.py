@@ -18,7 +18,7 @@ from tests.ledger.stream import Partition
 
 TABLES = (
     "usage_records", "usage_keys", "usage_totals", "usage_refunds", "dead_letters",
-    "audit_seals", "audit_events", "stream_cursor",
+    "audit_seals", "audit_events", "audit_chains", "stream_cursor",
 )  # fmt: skip
 
 Rewind = Callable[[], Awaitable[None]]

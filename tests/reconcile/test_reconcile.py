@@ -115,18 +115,18 @@ async def test_traffic_is_no_difference(compared: Compared) -> None:
         ("UPDATE usage_keys SET stream_id = '1-1'"
          " WHERE usage_id = (SELECT usage_id FROM usage_records LIMIT 1)", ["I2"]),
         ("UPDATE usage_records SET used_after = used_after + 1"
-         " WHERE position = (SELECT MAX(position) FROM usage_records)", ["I5"]),
+         " WHERE position = (SELECT MAX(position) FROM usage_records)", ["I5", "I9"]),
         ("UPDATE usage_records SET pool_used_after = pool_used_after + 1"
-         " WHERE position = (SELECT MAX(position) FROM usage_records)", ["I5"]),
+         " WHERE position = (SELECT MAX(position) FROM usage_records)", ["I5", "I9"]),
         ("UPDATE usage_records SET used_after = 10001, pool_used_after = 10001"
-         " WHERE position = (SELECT MAX(position) FROM usage_records)", ["I4", "I5", "I5"]),
+         " WHERE position = (SELECT MAX(position) FROM usage_records)", ["I4", "I5", "I5", "I9"]),
         ("UPDATE usage_totals SET quantity = quantity + 1"
          " WHERE subject LIKE 'org:%:user:%' AND quantity = 6", ["I3", "I3", "I3", "I3"]),
         ("UPDATE usage_records SET plan_tier = 'other'"
          " WHERE position = (SELECT MAX(position) FROM usage_records)", ["I9"]),
-        ("UPDATE audit_seals SET head = sha256('other')", ["I9", "I9"]),
-        ("UPDATE audit_seals SET records = records - 1", ["I9", "I9", "I9"]),
-        ("DELETE FROM audit_seals", ["I9"] * 7),
+        ("UPDATE audit_seals SET head = sha256('other')", ["I9"] * 3),
+        ("UPDATE audit_seals SET records = records - 1", ["I9"] * 4),
+        ("DELETE FROM audit_seals", ["I9"] * 13),
     ],
 )  # fmt: skip
 async def test_damage_to_the_ledger_is_found_and_named(
@@ -202,7 +202,7 @@ async def test_damaged_rows_are_told_of_until_they_are_mended(compared: Compared
         assert (found.invariant, found.standing > 0) == ("I9", True)
         await compared.forget_positions()
     await compared.sql.execute("TRUNCATE audit_seals, usage_records, usage_keys, usage_totals")
-    await compared.sql.execute("UPDATE stream_cursor SET audit_head = sha256('')")
+    await compared.sql.execute("UPDATE stream_cursor SET audit_head = sha256(''), position = 0")
     await compared.service.redis.run("DEL", *await compared.service.redis.run("KEYS", "quota:*"))
     await reconciler.whole(len(partitions))
     assert await store.reconcile_findings(compared.sql) == []

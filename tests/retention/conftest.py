@@ -94,7 +94,7 @@ class Past:
                 await rows.check_totals(self.sql),
                 await rows.check_billable(self.sql),
                 await check_invoices(self.sql),
-                await rows.check_hashes(self.sql),
+                await rows.check_chains(self.sql),
             ]
         )
         return [f"{one.invariant}: {one.what}" for one in report.findings]

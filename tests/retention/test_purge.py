@@ -83,11 +83,14 @@ async def test_what_is_left_agrees_and_the_archive_has_the_rest(past: Past, tmp_
 
 
 TAMPERING = (
-    ("UPDATE usage_records SET quantity = 9 WHERE position = 4", "does not fit its records"),
+    (
+        "UPDATE usage_records SET quantity = 9 WHERE position = 4",
+        "is not the record that was sealed",
+    ),
     ("DELETE FROM usage_records WHERE position = 4", "does not cover as many records"),
-    ("DELETE FROM usage_records WHERE position = 7", "no record at position 7"),
+    ("DELETE FROM usage_records WHERE position = 7", "usage:0 7: the record is missing"),
     ("UPDATE audit_seals SET kept = 0, kept_head = NULL WHERE kept > 0", "records are gone"),
-    ("DELETE FROM audit_seals WHERE first_position = 1", "does not fit its records"),
+    ("DELETE FROM audit_seals WHERE first_position = 1", "no seal covers this place"),
     ("DELETE FROM purged_usage", "the total says"),
     ("UPDATE purged_usage SET quantity = quantity + 1", "the total says"),
     ("DELETE FROM purged_usage; DELETE FROM purges", "counts, but is no row"),

@@ -105,6 +105,8 @@ EXAMPLES = {
     "void_invoice": Example(f"{MONEY}/void", 400, {}),
     "credit_invoice": Example(f"{MONEY}/credits", 400, {}),
     "invoice_line_usage": Example(f"{MONEY}/lines/{NOBODY}/usage", 404),
+    "list_audit_events": Example("/audit/events", 200),
+    "verify_audit": Example("/audit/verify?limit=1", 200),
     "advance_clock": Example("/test-clock", 400, {}),
     **{
         f"{verb}_subscription": Example(f"/subscription/{NURSE}/{verb}", 400, {"x": 1})
@@ -223,6 +225,7 @@ async def test_every_route_that_the_application_has_is_in_the_table(gate: Gate) 
         Action.READ_ORGANIZATION: reads,
         Action.CHANGE: changes,
         Action.MAKE_USAGE_TYPES: {"admin": Reach.ALL},
+        Action.AUDIT: changes,
     } == RIGHTS
     assert not [one.name for one in PUBLIC if one.action is not None]
 

@@ -17,7 +17,7 @@ CANARIES = {
     "contact": "Erika Mustermann",
     "e-mail": "erika.mustermann@clinic.example",
     "cost center": "canary-oncology",
-    "metadata": "MRN-00471147",
+    "metadata": "canary-of-ward-seven",
     "plan": "canary-hospice",
     "usage type": "canary_dialysis",
     "key": "canary-key-of-john-doe",

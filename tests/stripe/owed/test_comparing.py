@@ -64,7 +64,7 @@ async def test_a_connection_lost_in_the_middle_leaves_what_was_found(
     report = await shop.compared()
     assert named(report) == {("different", "total", OTHER.number)}
     [said] = report.not_compared
-    assert said.startswith("invoices: Unknown")
+    assert said.startswith("invoices: Stripe does not say (Unknown")
 
 
 async def test_a_refused_key_is_said_with_what_it_must_read(shop: Shop, fake: FakeStripe) -> None:

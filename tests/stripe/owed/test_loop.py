@@ -79,7 +79,7 @@ async def test_a_ledger_with_a_key_delivers_and_the_invoice_says_so(
 async def test_a_ledger_stops_at_once_although_stripe_does_not_answer(
     shop: Shop, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loops, "STRIPE_STOP_S", 0.1)
+    monkeypatch.setattr(loops, "CUT_S", 0.1)
     await shop.issue(ONE)
     reached, stop = asyncio.Event(), asyncio.Event()
 
