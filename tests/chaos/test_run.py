@@ -1,9 +1,7 @@
-"""The runner itself: a short run of a fixed seed, and its command line."""
+"""The runner itself: its command line, and what it says."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -12,35 +10,7 @@ import pytest
 
 from chaos import command
 from chaos.report import Line, Report
-from chaos.schedule import episodes
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def run(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "BILLING_DATA_DIR": str(tmp_path)}
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "chaos", *options],
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=110,
-    )
-
-
-def test_a_short_run_does_what_its_seed_says_and_keeps_every_invariant(tmp_path: Path) -> None:
-    made = run(tmp_path, "--seed", "29", "--episodes", "1", "--size", "5", "--json")
-    assert made.returncode == 0, made.stdout + made.stderr
-    report = msgspec.json.decode(made.stdout, type=Report)
-    [line] = report.lines
-    assert line.faults == [str(one) for one in next(episodes(29, size=5)).faults]
-    assert line.events > 1_000
-    assert line.outcomes["429"], "limits were reached"
-    assert line.outcomes["replayed"], "keys were sent again"
-    assert line.outcomes["422"], "keys were used for other bodies"
-    assert line.back_s >= 0
-    assert not list((tmp_path / "chaos").iterdir()), "nothing is left where nothing is broken"
+from tests.chaos.runner import run
 
 
 def test_an_unknown_fault_is_named_and_the_known_ones_are_listed(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Hundreds of requests to every operation: minutes, so only by ``./run test fuzz``."""
+"""A few requests to every operation take seconds, hundreds take minutes: only by
+``./run test tests/fuzz/test_few.py`` and ``./run test fuzz``."""
 
 from __future__ import annotations
 
@@ -9,4 +10,4 @@ import pytest
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     asked = any("fuzz" in str(arg) for arg in config.invocation_params.args)
-    return True if collection_path.name == "test_many.py" and not asked else None
+    return None if asked or not collection_path.name.startswith("test_") else True
