@@ -8,6 +8,7 @@ import msgspec
 
 from ledger.variables import Reader, Secret, SettingError, is_loopback
 
+_OF_A_CLUSTER = (".svc", ".svc.cluster.local")
 DEV_ISSUER = "billing-dev"  # of `./run token`, whose key is on the developer's disk
 
 
@@ -23,19 +24,17 @@ class AuthSettings(msgspec.Struct, frozen=True, kw_only=True):
     userinfo_url: str | None = None
 
 
-def read_auth(read: Reader, *, is_dev: bool) -> AuthSettings:
+def read_auth(read: Reader) -> AuthSettings:
     """Raises `SettingError`."""
     secret = read.secret("AUTH_CLIENT_SECRET")
     found = AuthSettings(
         audience=read.text("AUTH_AUDIENCE", "billing"),
         issuer=read.optional("AUTH_ISSUER"),
-        jwks_url=_url("AUTH_JWKS_URL", read.optional("AUTH_JWKS_URL"), is_dev),
-        introspection_url=_url(
-            "AUTH_INTROSPECTION_URL", read.optional("AUTH_INTROSPECTION_URL"), is_dev
-        ),
+        jwks_url=_url("AUTH_JWKS_URL", read.optional("AUTH_JWKS_URL")),
+        introspection_url=_url("AUTH_INTROSPECTION_URL", read.optional("AUTH_INTROSPECTION_URL")),
         client_id=read.optional("AUTH_CLIENT_ID"),
         client_secret=None if secret is None else Secret(secret),
-        userinfo_url=_url("AUTH_USERINFO_URL", read.optional("AUTH_USERINFO_URL"), is_dev),
+        userinfo_url=_url("AUTH_USERINFO_URL", read.optional("AUTH_USERINFO_URL")),
     )
     _check_together(found)
     return found
@@ -68,19 +67,25 @@ def _check_together(found: AuthSettings) -> None:
             raise SettingError(name, "needs AUTH_JWKS_URL or AUTH_INTROSPECTION_URL beside it")
 
 
-def _url(name: str, value: str | None, is_dev: bool) -> str | None:
-    """Over TLS: who is between could else say who may do what, and read tokens."""
+def _url(name: str, value: str | None) -> str | None:
+    """Over TLS, or within this machine or cluster: who is between could else say who may do what,
+    and read tokens."""
     if value is None:
         return None
     try:
         parts = urlsplit(value)
-        usable = bool(parts.hostname) and parts.port != 0
+        host = parts.hostname or ""
+        usable = bool(host) and parts.port != 0
         usable = usable and not (parts.fragment or "@" in parts.netloc)
-        safe = parts.scheme == "https"
-        here = is_dev and parts.scheme == "http" and is_loopback(parts.hostname or "")
+        safe = parts.scheme == "https" or (parts.scheme == "http" and _is_near(host))
     except ValueError:
-        usable = safe = here = False
-    if not (usable and (safe or here)):
-        rest = ", or http:// of this host" if is_dev else ""
-        raise SettingError(name, f"must be like https://host/path{rest}")
+        usable = safe = False
+    if not (usable and safe):
+        rest = "http:// of this host, or of a service of the cluster such as http://auth-rbac:8080"
+        raise SettingError(name, f"must be like https://host/path, or {rest}")
     return value
+
+
+def _is_near(host: str) -> bool:
+    """A name of one word is a service's of the same cluster: no public name is, nor its endings."""
+    return is_loopback(host) or ("." not in host and ":" not in host) or host.endswith(_OF_A_CLUSTER)

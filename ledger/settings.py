@@ -101,7 +101,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         stripe_api_base=_stripe_base(read),
         stripe_mode=read.choice("STRIPE_MODE", "invoices", ("invoices", "meters")),
         stripe_webhook_secrets=_webhook_secrets(read),
-        auth=read_auth(read, is_dev=environment == "dev"),
+        auth=read_auth(read),
         metadata_keys=_metadata_keys(read),
         audit_signing_key=_secret(read.secret("AUDIT_SIGNING_KEY")),
         audit_service_url=_audit_service(read),

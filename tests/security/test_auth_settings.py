@@ -67,25 +67,29 @@ def test_what_goes_together_is_given_together(given: dict[str, str], named: str)
 
 @pytest.mark.parametrize("name", ["AUTH_JWKS_URL", "AUTH_INTROSPECTION_URL", "AUTH_USERINFO_URL"])
 @pytest.mark.parametrize(
-    ("url", "dev", "production"),
+    ("url", "taken"),
     [
-        ("https://auth.example/x?y=1", True, True),
-        ("http://localhost:8080/x", True, False),
-        ("http://127.0.0.1/x", True, False),
-        ("http://auth.example/x", False, False),
-        ("http://localhost.example/x", False, False),
-        ("https://hidden@auth.example/x", False, False),
-        ("https://auth.example/x#y", False, False),
-        ("https://auth.example:port/x", False, False),
-        ("https:///x", False, False),
-        ("file:///etc/passwd", False, False),
-        ("auth.example", False, False),
+        ("https://auth.example/x?y=1", True),
+        ("http://localhost:8080/x", True),
+        ("http://127.0.0.1/x", True),
+        ("http://auth-rbac:8080/x", True),
+        ("http://auth.billing.svc.cluster.local/x", True),
+        ("http://auth.example/x", False),
+        ("http://10.0.0.1/x", False),
+        ("http://[fe80::1]/x", False),
+        ("http://localhost.example/x", False),
+        ("https://hidden@auth.example/x", False),
+        ("https://auth.example/x#y", False),
+        ("https://auth.example:port/x", False),
+        ("https:///x", False),
+        ("file:///etc/passwd", False),
+        ("auth.example", False),
     ],
 )
-def test_the_auth_service_is_reached_over_tls_or_on_this_host_in_dev(
-    name: str, url: str, dev: bool, production: bool
+def test_the_auth_service_is_reached_over_tls_or_within_this_host_or_cluster(
+    name: str, url: str, taken: bool
 ) -> None:
-    for variables, taken in ((URLS, dev), (PRODUCTION, production)):
+    for variables in (URLS, PRODUCTION):
         given = variables | SIGNED | ASKED | {name: url}
         if taken:
             settings.load(given)
