@@ -88,4 +88,5 @@ def _url(name: str, value: str | None) -> str | None:
 
 def _is_near(host: str) -> bool:
     """A name of one word is a service's of the same cluster: no public name is, nor its endings."""
-    return is_loopback(host) or ("." not in host and ":" not in host) or host.endswith(_OF_A_CLUSTER)
+    is_one_word = "." not in host and ":" not in host
+    return is_one_word or is_loopback(host) or host.endswith(_OF_A_CLUSTER)
