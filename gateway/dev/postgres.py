@@ -33,6 +33,8 @@ class Postgres(Server):
         super().__init__(data_dir / f"postgres-{self._programs.major}")
         self._data = self.folder / "data"
         self._fsync = fsync
+        if not fsync:
+            self.stop_signal = self.orphan_signal  # what is thrown away need not be written first
         self._user = server_binaries.UNPRIVILEGED if os.geteuid() == 0 else None
 
     @property

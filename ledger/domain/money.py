@@ -66,8 +66,11 @@ def split(amount: Decimal, weights: Sequence[int], currency: str) -> list[Decima
 
 def largest_remainder(total: int, weights: Sequence[int]) -> list[int]:
     """Whole shares of the total in proportion to weights; what is left after rounding down goes
-    one by one to the largest remainders, of equal ones to the first."""
+    one by one to the largest remainders, of equal ones to the first. Of nothing each has nothing,
+    also where there is no proportion. Raises ValueError where there is none, or one below 0."""
     whole = sum(weights)
+    if total == 0 and not any(weights):
+        return [0] * len(weights)
     if whole <= 0 or min(weights) < 0:
         raise ValueError("weights must be 0 or more, and one must be more")
     shares = [total * weight // whole for weight in weights]
