@@ -21,6 +21,7 @@ _REFUSED = re.compile(
             "metadata may only have the keys",
             "holds what looks like a person's",
             "baa_signed_on goes with a baa that is signed",
+            "legal_hold_reason goes with a legal_hold",
             "timezone is no IANA time zone",
             "is not the one in the path",
             "starting_after is no",
